@@ -1,0 +1,158 @@
+"""`ingot bench train`: a whole training step of ingot beside plain PyTorch and transformers, as shares of the matmul peak.
+
+Each contender lives in a process of its own, set up as its users set it up, and all take turns step by step, so that a
+machine whose speed drifts drifts for all of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from ingot.bench.plain import PlainDecoder, TransformersDecoder
+from ingot.data.loader import TokenBatch
+from ingot.distributed import World
+from ingot.engine.device import describe, has_compiler, keep_freed_memory, matmul_peak
+from ingot.engine.native import Engine
+from ingot.model.architecture import Architecture, flops_per_token
+from ingot.model.decoder import Decoder
+from ingot.optim.optimizer import AdamW
+
+SHAPE = Architecture(
+    family="qwen3", vocabulary=8192, context=256, layers=6, hidden_size=384, heads=6, kv_heads=6, mlp_size=1024
+)
+ROWS = 16
+LEAST_ROUNDS = 3
+
+
+@dataclass
+class Contender:
+    """One way to make a training step: `maker`, `precision`, compiled or not; and the seconds that its steps took."""
+
+    maker: str
+    precision: str
+    compiled: bool
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"{self.maker}, {'compiled' if self.compiled else 'eager'}, {self.precision}"
+
+    @property
+    def tokens_per_second(self) -> float:
+        """By the median step."""
+        return ROWS * SHAPE.context / statistics.median(self.seconds)
+
+
+def bench_train(seconds: float = 60.0) -> list[Contender]:
+    """Measure every contender, for about `seconds` in all once they are warm, and print the table."""
+    console, device = Console(highlight=False), World.join().device
+    contenders = _contenders(has_compiler(device))
+    context = multiprocessing.get_context("spawn")
+    pipes = []
+    for contender in contenders:
+        console.print(f"warming up: {contender.name}", style="dim")
+        ours, theirs = context.Pipe()
+        context.Process(target=_work, args=(contender, theirs), daemon=True).start()
+        ours.recv()  # built, compiled and warm
+        pipes.append(ours)
+    end, rounds = time.monotonic() + seconds, 0
+    while time.monotonic() < end or rounds < LEAST_ROUNDS:
+        for contender, pipe in zip(contenders, pipes, strict=True):
+            pipe.send("step")
+            contender.seconds.append(pipe.recv())
+        rounds += 1
+    for pipe in pipes:
+        pipe.send("end")
+    peaks = {precision: matmul_peak(device, precision) for precision in ("fp32", "bf16")}
+    console.print(_table(contenders, peaks, describe(device).device, rounds))
+    return contenders
+
+
+def _contenders(compiler: bool) -> list[Contender]:
+    makers = ["PyTorch", "transformers", "ingot"] if importlib.util.find_spec("transformers") else ["PyTorch", "ingot"]
+    return [
+        Contender(maker, precision, compiled)
+        for maker in makers
+        for compiled in ([False, True] if compiler else [False])
+        for precision in ("bf16", "fp32")
+    ]
+
+
+def _work(contender: Contender, pipe: Connection) -> None:
+    """A contender's process: warm up, then make a step and send its seconds each time that one is asked for."""
+    device = World.join().device
+    step = (_ingot_step if contender.maker == "ingot" else _plain_step)(contender, device)
+    for _ in range(2):
+        step()
+    pipe.send("warm")
+    while pipe.recv() == "step":
+        began = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        pipe.send(time.perf_counter() - began)
+
+
+def _plain_step(contender: Contender, device: torch.device) -> Callable[[], object]:
+    """The loop that one writes by hand: autocast, cross-entropy over all logits, fused AdamW, clipping."""
+    model = (PlainDecoder if contender.maker == "PyTorch" else TransformersDecoder)(SHAPE).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    forward = torch.compile(model) if contender.compiled else model
+    tokens = torch.randint(SHAPE.vocabulary, (ROWS, SHAPE.context + 1)).to(device)
+    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+    def step() -> float:
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=contender.precision == "bf16"):
+            loss = forward(inputs, targets)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    return step
+
+
+def _ingot_step(contender: Contender, device: torch.device) -> Callable[[], object]:
+    """The step that `ingot train` makes."""
+    world = World.join()
+    keep_freed_memory(world.device)
+    engine = Engine(Decoder(SHAPE), AdamW(), world, clip=1.0, precision=contender.precision)
+    tokens = torch.randint(SHAPE.vocabulary, (ROWS, SHAPE.context + 1))
+    positions = torch.arange(SHAPE.context).expand(ROWS, -1).contiguous()
+    batch = TokenBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), positions, False, ROWS * SHAPE.context)
+    if contender.compiled:
+        engine.compile([batch])
+    return lambda: engine.step([batch], factor=1.0, step=0, seed=1).loss.item()
+
+
+def _table(contenders: list[Contender], peaks: dict[str, float], device: str, rounds: int) -> Table:
+    flops = flops_per_token(SHAPE, SHAPE.context)
+    rates = ", ".join(f"{peak / 1e9:,.0f} GFLOP/s in {precision}" for precision, peak in peaks.items())
+    title = (
+        f"Whole training steps on {device}: {SHAPE.layers} layers, hidden size {SHAPE.hidden_size}, {ROWS} rows of "
+        f"{SHAPE.context} tokens, vocabulary {SHAPE.vocabulary:,}, AdamW.\nMatmul peak measured beside them: {rates}. "
+        f"Median of {rounds} steps each."
+    )
+    table = Table(title=title, title_justify="left")
+    for column in ("step", "tokens/s", "share of peak", "ingot's best against it"):
+        table.add_column(column, justify="left" if column == "step" else "right")
+    best = max(contender.tokens_per_second for contender in contenders if contender.maker == "ingot")
+    for contender in contenders:
+        rate = contender.tokens_per_second
+        table.add_row(
+            contender.name, f"{rate:,.0f}", f"{rate * flops / max(peaks.values()):.0%}", f"{best / rate:.2f}x"
+        )
+    return table

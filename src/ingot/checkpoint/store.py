@@ -1,0 +1,173 @@
+"""The checkpoints of one run: saved whole or not at all, verified when chosen, pruned when there are enough."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from ingot.checkpoint.manifest import MANIFEST, CheckpointDamaged, Manifest, verify
+from ingot.files import DRAFT, new_folder, write_atomically
+
+FOLDER = "checkpoints"  # inside a run's folder
+MODEL = "model"  # inside a checkpoint
+_NAME = re.compile(r"step-\d{6,}")
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
+
+Parts = Mapping[str, Callable[[Path], None]]  # name inside the checkpoint -> what writes a file or folder there
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return self.manifest.step
+
+    @property
+    def model(self) -> Path:
+        """The folder with the weights: a Hugging Face folder."""
+        return self.path / MODEL
+
+
+def save(folder: Path, parts: Parts, **fields: Any) -> Manifest:
+    """Write one checkpoint: every part, then the manifest with its `fields`, then one rename shows it.
+
+    A damaged checkpoint that has this name already is moved aside. Raises UserError where the disk is full or not
+    writable; nothing but what was saved before is there then.
+    """
+    with new_folder(folder) as draft, _plain_errors():
+        for name, write in parts.items():
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            write(draft / name)
+        manifest = Manifest.of(draft, **fields)
+        (draft / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        _make_room(folder)
+    return manifest
+
+
+class Checkpoints:
+    """The checkpoints below `run`. One process at a time writes here; any number may read."""
+
+    def __init__(self, run: Path):
+        self.folder = run / FOLDER
+        self.damaged: list[CheckpointDamaged] = []  # what the last search passed over
+
+    def all(self) -> list[Checkpoint]:
+        """All checkpoints by step, without those whose manifest is damaged: these go to `damaged`."""
+        self.damaged = []
+        found = []
+        paths = [path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name)]
+        for path in sorted(paths, key=lambda path: (len(path.name), path.name)):
+            try:
+                found.append(Checkpoint(path, Manifest.read(path)))
+            except CheckpointDamaged as damage:
+                self.damaged.append(damage)
+        return found
+
+    def latest(self, part: str = "") -> Checkpoint | None:
+        """The last checkpoint that is whole (or whose `part` is); damaged ones go to `damaged` and stay as they are."""
+        return self._first_whole(reversed(self.all()), part)
+
+    def best(self, part: str = "") -> Checkpoint | None:
+        """The whole checkpoint (or whose `part` is whole) with the lowest validation loss; None without such a loss."""
+        return self._first_whole(_by_validation(self.all()), part)
+
+    def folder_of(self, step: int) -> Path:
+        """Where the checkpoint of `step` lies, or would."""
+        return self.folder / f"step-{step:06d}"
+
+    def save(self, parts: Parts, *, step: int, **fields: Any) -> Checkpoint:
+        """Save the run as it stands at `step`, unless a whole checkpoint of that step is there already."""
+        self._sweep()
+        folder = self.folder_of(step)
+        with contextlib.suppress(CheckpointDamaged):
+            return Checkpoint(folder, verify(folder))
+        return Checkpoint(folder, save(folder, parts, step=step, **fields))
+
+    def amend(self, step: int, *, losses: Mapping[str, float] | None = None, tags: Iterable[str] | None = None) -> None:
+        """Add `losses` that were measured after saving, or replace the `tags`, in the manifest of `step`."""
+        folder = self.folder_of(step)
+        manifest = Manifest.read(folder)
+        amended = manifest.model_copy(
+            update={
+                "losses": {**manifest.losses, **(losses or {})},
+                "tags": manifest.tags if tags is None else sorted(set(tags)),
+            }
+        )
+        write_atomically(folder / MANIFEST, amended.to_json())
+
+    def keep(self, latest: int) -> None:
+        """Remove all checkpoints but the `latest` last ones, the best one and those with a tag.
+
+        Damaged ones neither count nor go. Presence and size of files decide here: hashing is for loading.
+        """
+        whole = [checkpoint for checkpoint in self.all() if _looks_whole(checkpoint)]
+        kept = {checkpoint.path for checkpoint in whole[-max(1, latest) :] + _by_validation(whole)[:1]}
+        for checkpoint in whole:
+            if checkpoint.path not in kept and not checkpoint.manifest.tags:
+                # Renamed first: a kill between here and the end leaves rubbish to sweep, not half a checkpoint.
+                rubbish = checkpoint.path.with_name(f"{DRAFT}{checkpoint.path.name}")
+                checkpoint.path.rename(rubbish)
+                shutil.rmtree(rubbish, ignore_errors=True)
+
+    def _first_whole(self, checkpoints: Iterable[Checkpoint], part: str) -> Checkpoint | None:
+        for checkpoint in checkpoints:
+            try:
+                verify(checkpoint.path, part)
+                return checkpoint
+            except CheckpointDamaged as damage:
+                self.damaged.append(damage)
+        return None
+
+    def _sweep(self) -> None:
+        """Remove the drafts that a killed process left."""
+        for draft in self.folder.glob(f"{DRAFT}*"):
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _looks_whole(checkpoint: Checkpoint) -> bool:
+    try:
+        verify(checkpoint.path, contents=False)
+    except CheckpointDamaged:
+        return False
+    return True
+
+
+def _by_validation(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
+    """Those with a validation loss, the lowest first, the earlier of two equal ones first."""
+    measured = [checkpoint for checkpoint in checkpoints if "validation" in checkpoint.manifest.losses]
+    return sorted(measured, key=lambda checkpoint: (checkpoint.manifest.losses["validation"], checkpoint.step))
+
+
+def _make_room(folder: Path) -> None:
+    """Move what lies at `folder`, which is damaged, to the first free name such as `damaged-1-step-000500`."""
+    number = 1
+    while folder.exists():
+        aside = folder.with_name(f"damaged-{number}-{folder.name}")
+        if not aside.exists():
+            folder.rename(aside)
+        number += 1
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """safetensors reports a full disk in an exception of its own, the system's error number in its text."""
+    try:
+        yield
+    except SafetensorError as error:
+        if match := _SYSTEM_ERROR.search(str(error)):
+            raise OSError(int(match[1]), os.strerror(int(match[1]))) from error
+        raise

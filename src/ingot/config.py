@@ -1,0 +1,237 @@
+"""Configuration as frozen, validated values: YAML and `key=value` overrides in, one-line errors out.
+
+Every configured class derives from `Config`; a family of interchangeable classes (optimizers, schedules, sources …)
+derives from `Choice`, and each member names itself in its class statement: `class Muon(Optimizer, name="muon")`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer, model_validator
+
+from ingot.errors import UserError
+
+C = TypeVar("C", bound="Config")
+
+
+class Config(BaseModel):
+    """A frozen value. An unknown key is an error; the docstring under a field is its description."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, use_attribute_docstrings=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain mappings, lists and scalars: what YAML and JSON can hold."""
+        return self.model_dump(mode="json", serialize_as_any=True)
+
+
+class Choice(Config):
+    """A family of interchangeable configurations, told apart by the key `kind`.
+
+    A mapping with `kind: muon`, or the bare word `muon`, becomes the member that named itself so. A mapping without
+    `kind` becomes the first member of the family.
+    """
+
+    members: ClassVar[dict[str, type[Choice]]] = {}
+    kind: ClassVar[str] = ""
+
+    def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name:
+            cls.kind = name
+            cls.members[name] = cls
+        else:  # a new family: its members gather in a table of its own
+            cls.members = {}
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _choose(cls, value: Any, handler: Any) -> Any:
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            value = {"kind": value}
+        if not isinstance(value, Mapping):
+            return handler(value)
+        value = dict(value)
+        allowed = cls.choices()
+        kind = value.pop("kind", next(iter(allowed)))
+        if kind not in allowed:
+            raise ValueError(f"there is no {cls.__name__.lower()} of kind {kind!r}; {nearest(str(kind), allowed)}")
+        member = allowed[kind]
+        return handler(value) if member is cls else member.model_validate(value)
+
+    @classmethod
+    def choices(cls) -> dict[str, type[Choice]]:
+        """The members that a value of this class can be: all of a family, or a member alone."""
+        return {name: member for name, member in cls.members.items() if issubclass(member, cls)}
+
+    @model_serializer(mode="wrap")
+    def _with_kind(self, handler: Any) -> dict[str, Any]:
+        return {"kind": self.kind, **handler(self)}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose floats follow YAML 1.2: `1e-3` is a number, not a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][-+]?\d+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    list("-+0123456789."),
+)
+# The integer pattern must go before the wider float pattern, which also matches whole numbers.
+for _first in "-+0123456789":
+    _Loader.yaml_implicit_resolvers[_first].sort(key=lambda entry: entry[0] == "tag:yaml.org,2002:float")
+
+
+def parse_yaml(text: str, where: str = "") -> Any:
+    """The value that `text` holds. Raises UserError with the line for text that is not YAML."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"{where}:{mark.line + 1}" if mark else where
+        problem = getattr(error, "problem", None) or "the text could not be read"
+        raise UserError(f"not valid YAML: {problem}", where=line, mend="mend that line") from None
+
+
+def to_yaml(value: Config) -> str:
+    """`value` as YAML that `load` reads back equal."""
+    return yaml.safe_dump(value.to_dict(), sort_keys=False, allow_unicode=True, width=100)
+
+
+def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """`values` with each `dotted.key=value` of `assignments` put in; the value is read as YAML.
+
+    A number in the path is an index into a list: `data.sources.0.path=x.txt`.
+    """
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise UserError(
+                f"{assignment!r} is not of the form key=value", where="overrides", mend="try model.layers=12"
+            )
+        values = _put(values, key.split("."), parse_yaml(text, where=f"override {key}"), key)
+    return values
+
+
+def _put(at: Any, path: list[str], value: Any, key: str) -> Any:
+    head, *rest = path
+    if isinstance(at, list):
+        if not head.isdigit() or int(head) >= len(at):
+            raise UserError(
+                f"{head!r} is no index into a list of {len(at)}", where=f"override {key}", mend="indices start at 0"
+            )
+        index = int(head)
+        return at[:index] + [_put(at[index], rest, value, key) if rest else value] + at[index + 1 :]
+    if isinstance(at, str):  # the bare word of a choice opens up into a mapping
+        at = {"kind": at}
+    at = dict(at or {})
+    if head == "kind" and not rest and at.get("kind") != value:
+        return {"kind": value}  # another member of the family: the fields of the old one do not carry over
+    at[head] = _put(at.get(head), rest, value, key) if rest else value
+    return at
+
+
+def validate(cls: type[C], values: Any, where: str) -> C:
+    """`values` as a `cls`. Raises UserError that names the first offending key and what mends it."""
+    if not isinstance(values, Mapping):
+        raise UserError("a mapping of keys to values is expected", where=where, mend="see `ingot recipes explain`")
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise _explain_error(cls, values, error, where) from None
+
+
+def _explain_error(cls: type[Config], values: Mapping[str, Any], error: ValidationError, where: str) -> UserError:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    at = f"{where}: {'.'.join(path)}" if path else where
+    if first["type"] == "extra_forbidden":
+        owner = _owner(cls, values, path[:-1])
+        return UserError(f"there is no key {path[-1]!r}", where=at, mend=nearest(path[-1], list(owner.model_fields)))
+    if first["type"] == "missing":
+        return UserError("this key is needed", where=at, mend=f"add {'.'.join(path)}=…")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return UserError(message, where=at)
+    return UserError(
+        f"{message[0].lower()}{message[1:]}, not {first['input']!r}", where=at, mend="see `ingot recipes explain`"
+    )
+
+
+def _owner(cls: type[Config], values: Any, path: Sequence[str]) -> type[Config]:
+    """The class of the configuration that lies at `path` below `cls`; the choice of `kind` is looked up in `values`."""
+    for part in path:
+        if isinstance(values, list):
+            values = values[int(part)]
+        else:
+            values = values.get(part) if isinstance(values, Mapping) else None
+            if field := cls.model_fields.get(part):
+                cls = config_class(field.annotation) or cls
+    if issubclass(cls, Choice):
+        kind = values if isinstance(values, str) else values.get("kind", "") if isinstance(values, Mapping) else ""
+        return cls.choices().get(kind) or next(iter(cls.choices().values()))
+    return cls
+
+
+def config_class(annotation: Any) -> type[Config] | None:
+    """The first configuration class inside a type such as `list[Source]` or `Muon | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return annotation
+    return next(filter(None, map(config_class, typing.get_args(annotation))), None)
+
+
+def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """The mend for a misspelt name: the nearest known one, or all of them."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a configuration, as `ingot recipes explain` shows it."""
+
+    path: str
+    type: str
+    default: str
+    meaning: str
+
+
+def explain(cls: type[Config], prefix: str = "") -> Iterator[Key]:
+    """Every key below `cls`, depth first; each member of a choice shows its own keys under `key[kind]`."""
+    for name, field in cls.model_fields.items():
+        path = f"{prefix}{name}"
+        inner = config_class(field.annotation)
+        default = (
+            "" if inner else "needed" if field.is_required() else str(field.get_default(call_default_factory=True))
+        )
+        shape = typing.get_origin(field.annotation)
+        listed = ".0" if inner and shape in (list, tuple) else ""
+        yield Key(path, _type_name(field.annotation), default, " ".join((field.description or "").split()))
+        if inner and issubclass(inner, Choice) and not inner.kind:
+            for kind, member in inner.choices().items():
+                yield Key(f"{path}{listed}[{kind}]", "kind", "", (member.__doc__ or "").strip().split("\n")[0])
+                yield from explain(member, f"{path}{listed}[{kind}].")
+        elif inner:
+            yield from explain(inner, f"{path}{listed}.")
+
+
+def _type_name(annotation: Any) -> str:
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return "mapping" if issubclass(annotation, Config) else annotation.__name__
+    arguments = typing.get_args(annotation)
+    origin = typing.get_origin(annotation)
+    if origin is typing.Literal:
+        return " | ".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join("none" if argument is type(None) else _type_name(argument) for argument in arguments)
+    inside = ", ".join(_type_name(argument) for argument in arguments if argument is not Ellipsis)
+    return f"{getattr(origin, '__name__', origin)} of {inside}"

@@ -1,0 +1,200 @@
+"use strict";
+// Drawing: scales, ticks, figures and one chart as SVG. Knows nothing of the page around it.
+
+const MARGIN = { top: 10, bottom: 28, left: 44 }; // on the right, as much as the names need
+const HEIGHTS = { whole: 340, half: 220, third: 190 };
+const TIMES = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800];
+const LOG_TIMES = [0.1, 1, 10, 60, 600, 3600, 36000, 360000];
+const SUBDIVISIONS = [[1], [1, 2, 5], [1, 1.5, 2, 3, 5, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9]];
+
+// The parser knows the namespace of SVG, so that its address need not stand in the page.
+const SVG = new DOMParser().parseFromString("<svg></svg>", "text/html").querySelector("svg").namespaceURI;
+
+function element(name, attributes = {}, text = "") {
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.textContent = text;
+  return node;
+}
+
+// ---- figures ----
+
+function thousands(value) {
+  const [size, letter] = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"], [1, ""]].find(([size]) => Math.abs(value) >= size * 0.9995) ?? [1, ""];
+  return Number((value / size).toPrecision(3)) + letter;
+}
+
+function figure(value, kind) {
+  if (value === null || !Number.isFinite(value)) return "–";
+  if (kind === "percent") return (100 * value).toFixed(1) + "%";
+  if (kind === "compact" || Math.abs(value) >= 1000) return thousands(value);
+  if (value === 0) return "0";
+  if (Math.abs(value) < 0.001) return value.toExponential(1);
+  return Math.abs(value) >= 100 ? value.toFixed(1) : value.toFixed(3);
+}
+
+function whole(value) {
+  return Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, ",");
+}
+
+function time(seconds) {
+  if (seconds < 90) return `${Number(seconds.toFixed(seconds < 10 ? 1 : 0))} s`;
+  if (seconds < 5400) return `${Number((seconds / 60).toFixed(1))} min`;
+  return seconds < 172800 ? `${Number((seconds / 3600).toFixed(1))} h` : `${Number((seconds / 86400).toFixed(1))} d`;
+}
+
+function position(value, axis) {
+  if (value === null) return "";
+  if (axis === "seconds") return time(value);
+  return axis === "tokens" ? `${thousands(value)} tokens` : `step ${whole(value)}`;
+}
+
+// Labels of ticks share their unit and their number of decimals: 0.5M, 1.0M, 1.5M.
+function labels(ticks, kind) {
+  if (kind === "seconds") return ticks.map((tick) => (tick ? time(tick) : "0"));
+  if (kind === "percent") return ticks.map((tick) => `${Number((100 * tick).toFixed(6))}%`);
+  const largest = Math.max(...ticks.map(Math.abs));
+  const [size, letter] = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e4, "k"]].find(([size]) => largest >= size) ?? [1, ""];
+  const unit = letter === "k" ? 1e3 : size;
+  const scaled = ticks.map((tick) => Number((tick / unit).toPrecision(6)));
+  if (scaled.every((tick) => Number.isInteger(tick))) return scaled.map((tick) => (tick ? whole(tick) + letter : "0"));
+  const decimals = Math.max(...scaled.map((tick) => (String(tick).split(".")[1] ?? "").length));
+  return scaled.map((tick) => (decimals > 6 ? tick.toExponential() : tick.toFixed(decimals)) + letter);
+}
+
+// ---- scales ----
+
+function linearTicks(low, high, count, kind) {
+  const rough = (high - low) / Math.max(count, 1) || 1;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  let step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough * 0.999);
+  if (kind === "seconds") step = TIMES.find((candidate) => candidate >= rough) ?? step;
+  if (kind === "step" || kind === "tokens") step = Math.max(1, Math.round(step));
+  const ticks = [];
+  for (let at = Math.ceil(low / step - 1e-9); at * step <= high + step * 1e-9; at++) ticks.push(Number((at * step).toPrecision(12)));
+  return ticks;
+}
+
+function logTicks(low, high, count, kind) {
+  if (high / low < 12) return linearTicks(low, high, count, kind).filter((tick) => tick > 0);
+  if (kind === "seconds") return LOG_TIMES.filter((tick) => tick >= low && tick <= high);
+  for (const factors of SUBDIVISIONS) {
+    const ticks = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
+      ticks.push(...factors.map((factor) => Number((factor * 10 ** power).toPrecision(6))).filter((tick) => tick >= low && tick <= high));
+    if (ticks.length >= 3) {
+      const stride = Math.ceil(ticks.length / Math.max(count + 2, 3));
+      return ticks.filter((_, index) => index % stride === 0);
+    }
+  }
+  return linearTicks(low, high, count, kind);
+}
+
+function scale(values, from, to, { logarithmic = false, zero = false, pad = 0, count = 5, kind = "" } = {}) {
+  const usable = values.filter((value) => value !== null && (!logarithmic || value > 0));
+  if (!usable.length) return null;
+  let low = usable.reduce((a, b) => Math.min(a, b));
+  let high = usable.reduce((a, b) => Math.max(a, b));
+  if (zero && !logarithmic) low = Math.min(0, low);
+  if (low === high) [low, high] = low === 0 ? [0, 1] : logarithmic ? [low / 1.5, high * 1.5] : [low - Math.abs(low) * 0.1, high + Math.abs(high) * 0.1];
+  const forward = logarithmic ? Math.log10 : (value) => value;
+  const room = pad * (forward(high) - forward(low));
+  const first = forward(low) - (zero && low === 0 ? 0 : room);
+  const last = forward(high) + room;
+  const back = (value) => (logarithmic ? 10 ** value : value);
+  return {
+    at: (value) => (value === null || (logarithmic && value <= 0) ? null : from + ((forward(value) - first) / (last - first)) * (to - from)),
+    invert: (pixel) => back(first + ((pixel - from) / (to - from)) * (last - first)),
+    ticks: (logarithmic ? logTicks : linearTicks)(back(first), back(last), count, kind),
+  };
+}
+
+// ---- one chart ----
+
+// The place in an ascending list, gaps skipped, that is nearest to `wanted`.
+function nearest(list, wanted) {
+  let best = -1;
+  for (let index = 0; index < list.length; index++)
+    if (list[index] !== null && (best < 0 || Math.abs(list[index] - wanted) < Math.abs(list[best] - wanted))) best = index;
+  return best;
+}
+
+function path(series, axis, x, y) {
+  let drawn = "";
+  let pen = "M";
+  series.value.forEach((value, index) => {
+    const [across, down] = [x.at(series[axis][index]), y.at(value)];
+    if (across === null || down === null) return void (pen = "M");
+    // h0 makes a point that stands alone between gaps a dot.
+    drawn += `${pen}${across.toFixed(1)} ${down.toFixed(1)}${pen === "M" ? "h0" : ""}`;
+    pen = "L";
+  });
+  return drawn;
+}
+
+function lastShown(series, axis, x, y) {
+  for (let index = series.value.length - 1; index >= 0; index--) {
+    const [across, down] = [x.at(series[axis][index]), y.at(series.value[index])];
+    if (across !== null && down !== null) return { series, value: series.value[index], across, down };
+  }
+  return null;
+}
+
+// Names stand at the ends of their lines, moved apart where they would touch; a line alone shows its last figure.
+function endLabels(chart, axis, x, y) {
+  const ends = named(chart).map((series) => lastShown(series, axis, x, y)).filter(Boolean);
+  ends.sort((a, b) => a.down - b.down);
+  for (let index = 1; index < ends.length; index++) ends[index].down = Math.max(ends[index].down, ends[index - 1].down + 15);
+  return ends.map(({ series, value, across, down }) =>
+    element("text", { x: across + 8, y: down + 4, class: series.look }, ends.length > 1 ? series.label : figure(value, chart.figures)));
+}
+
+const named = (chart) => chart.series.filter((series) => series.look !== "raw");
+
+function endRoom(chart) {
+  const texts = named(chart).map((series) => (named(chart).length > 1 ? series.label : figure(series.value.at(-1), chart.figures)));
+  return 12 + 7.5 * Math.max(5, ...texts.map((text) => text.length));
+}
+
+function axes(chart, axis, x, y, box) {
+  const parts = [];
+  const upLabels = labels(y.ticks, chart.figures === "percent" ? "percent" : "");
+  y.ticks.forEach((tick, index) => {
+    parts.push(element("line", { x1: box.left, x2: box.right, y1: y.at(tick), y2: y.at(tick), class: "grid" }));
+    parts.push(element("text", { x: box.left - 8, y: y.at(tick) + 4, "text-anchor": "end" }, upLabels[index]));
+  });
+  parts.push(element("line", { x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom, class: "base" }));
+  const alongLabels = labels(x.ticks, axis);
+  x.ticks.forEach((tick, index) => parts.push(element("text", { x: x.at(tick), y: box.bottom + 18, "text-anchor": "middle" }, alongLabels[index])));
+  const name = { step: "steps", tokens: "tokens", seconds: "time" }[axis];
+  if (chart.width === "whole") parts.push(element("text", { x: box.right + endRoom(chart), y: box.bottom + 18, "text-anchor": "end" }, name));
+  return parts;
+}
+
+// Draws `chart` into `svg`, `width` pixels wide; returns its scales, or null when nothing of it can be shown.
+function draw(svg, chart, { axis, width, logX, logY }) {
+  const height = width < 520 && chart.width === "whole" ? 260 : HEIGHTS[chart.width];
+  const box = { left: MARGIN.left, right: width - endRoom(chart), bottom: height - MARGIN.bottom };
+  const xs = chart.series.flatMap((series) => series[axis]);
+  const ys = chart.series.flatMap((series) => series.value);
+  const x = scale(xs, box.left, box.right, { logarithmic: logX, zero: true, count: Math.min(8, Math.floor((box.right - box.left) / 60)), kind: axis });
+  const y = scale(ys, box.bottom, MARGIN.top, { logarithmic: logY && chart.scale === "logarithmic", zero: chart.scale === "zero", pad: 0.05, count: Math.floor(height / 45) });
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.replaceChildren();
+  if (!x || !y) return null;
+  svg.append(...axes(chart, axis, x, y, box));
+  for (const series of chart.series.toReversed()) {
+    svg.append(element("path", { d: path(series, axis, x, y), class: series.look }));
+    const sparse = series.look === "validation" ? series.value.length <= 60 : series.value.length <= 12;
+    if (sparse && series.look !== "raw") svg.append(...dots(series, axis, x, y, 3));
+  }
+  svg.append(...endLabels(chart, axis, x, y));
+  return { x, y, box };
+}
+
+function dots(series, axis, x, y, radius, places = series.value.keys()) {
+  return [...places]
+    .map((index) => [x.at(series[axis][index]), y.at(series.value[index])])
+    .filter(([across, down]) => across !== null && down !== null)
+    .map(([across, down]) => element("circle", { cx: across, cy: down, r: radius, class: series.look }));
+}

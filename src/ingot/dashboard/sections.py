@@ -1,0 +1,221 @@
+"""The parts of the page that are text: each a run's facts as escaped HTML, readable without a script."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+from ingot.dashboard.run import Record, Run, flatten, number
+from ingot.dashboard.series import spread
+from ingot.dashboard.text import DASH, compact, duration, escape, plain, setting
+
+SAMPLE_STEPS = 60  # of all at which samples were written
+PRINTED_SAMPLE_STEPS = 5  # of those, on paper
+SAMPLES_CHARACTERS = 500_000  # of all samples together
+TABLE_ROWS = 40
+
+
+def verdict(run: Run) -> str:
+    """The run in one line of plain text, not escaped."""
+    measured = run.measured
+    effort = f"after {compact(run.latest('tokens'))} tokens in {' '.join(duration(run.latest('seconds')))}"
+    if measured:
+        return (
+            f"{plain(number(measured.get('bits_per_byte')))} bits per byte on held-out text "
+            f"(loss {plain(number(measured.get('loss')))}, perplexity {plain(number(measured.get('perplexity')), 1)}) "
+            f"{effort}"
+        )
+    if run.of("train"):
+        return f"training loss {plain(run.latest('loss'))} {effort}; no held-out figure yet"
+    return "nothing was recorded yet"
+
+
+def headline(run: Run) -> str:
+    """One sentence about what this is."""
+    layers, hidden_size = run.setting("model.layers"), run.setting("model.hidden_size")
+    shape = f", {setting(layers)} layers of {setting(hidden_size)}" if layers and hidden_size else ""
+    total = number(_mapping(run.start, "parameters").get("total", run.start.get("parameters")))
+    size = f" of {compact(total)} parameters" if math.isfinite(total) else ""
+    family = escape(run.setting("model.family") or "model")
+    steps, planned = run.latest("step"), number(run.setting("train.steps"))
+    done = f"{steps:,.0f}" if math.isfinite(steps) else "0"
+    of_all = f"{done} of {planned:,.0f} steps" if math.isfinite(planned) and planned != steps else f"{done} steps"
+    state = f'<span class="state">{run.state.capitalize()}.</span>'
+    return f"A {family}{size}{escape(shape)}, {of_all}. {state}"
+
+
+def figures(run: Run) -> str:
+    """The verdict's figures, as far as there are any; the page shows the first as the largest."""
+    measured = run.measured
+    time, unit = duration(run.latest("seconds"))
+    rows = [
+        ("bits per byte", plain(number(measured.get("bits_per_byte")))),
+        ("loss", plain(number(measured.get("loss")))),
+        ("perplexity", plain(number(measured.get("perplexity")), 1)),
+        ("training loss", DASH if measured else plain(run.latest("loss"))),
+        ("tokens seen", compact(run.latest("tokens"))),
+        (unit, time),
+    ]
+    return _entries((name, figure) for name, figure in rows if figure != DASH)
+
+
+def extent(run: Run) -> str:
+    """What the held-out figures were measured on."""
+    scored = number(run.measured.get("scored_tokens"))
+    if not run.measured:
+        return "No held-out text was scored yet."
+    tokens = f" ({compact(scored)} tokens)" if math.isfinite(scored) else ""
+    of_all = "all held-out text" if run.measured.get("whole") else "held-out text"
+    return f"Measured on {of_all}{tokens}, none of it trained on. Raw text has 8 bits per byte."
+
+
+def measurements(run: Run) -> str:
+    """The validation records as the rows of a table: the charts' numbers for those who can't see them."""
+    records = run.of("validation")
+    chosen = [records[place] for place in spread(len(records), TABLE_ROWS)]
+    rows = [
+        _row(
+            _count(record.get("step")),
+            [
+                compact(number(record.get("tokens"))),
+                " ".join(duration(number(record.get("seconds")))),
+                plain(number(record.get("loss"))),
+                plain(number(record.get("perplexity")), 1),
+                plain(number(record.get("bits_per_byte"))),
+            ],
+        )
+        for record in chosen
+    ]
+    return "\n".join(rows) or _row("none yet", [])
+
+
+def samples(run: Run) -> str:
+    """What the model wrote, step by step, the prompts in the same order at each."""
+    by_step: dict[float, dict[str, Record]] = {}
+    for sample in run.samples:
+        step = number(sample.get("step"))
+        if math.isfinite(step):
+            by_step.setdefault(step, {})[str(sample.get("prompt", ""))] = sample
+    steps = sorted(by_step)
+    shown = [steps[place] for place in spread(len(steps), SAMPLE_STEPS)]
+    printed = {shown[place] for place in spread(len(shown), PRINTED_SAMPLE_STEPS)}
+    room = max(200, SAMPLES_CHARACTERS // max(1, sum(len(by_step[step]) for step in shown)))
+    moments = [_samples_at(step, list(by_step[step].values()), room, on_paper=step in printed) for step in shown]
+    return "\n".join(moments) or '<li class="quiet">Nothing yet.</li>'
+
+
+def _samples_at(step: float, written: list[Record], room: int, *, on_paper: bool) -> str:
+    tokens = number(written[0].get("tokens"))
+    after = f" · {compact(tokens)} tokens" if math.isfinite(tokens) else ""
+    texts = [(escape(sample.get("prompt", "")), escape(_cut(sample.get("text"), room))) for sample in written]
+    quotes = "\n".join(f'<blockquote dir="auto"><b>{prompt}</b>{text}</blockquote>' for prompt, text in texts)
+    mark = " on-paper" if on_paper else ""
+    return f'<li class="sample{mark}" data-step="{step:.0f}">\n<h3>Step {step:,.0f}{after}</h3>\n{quotes}\n</li>'
+
+
+def recipe(run: Run) -> str:
+    """The recipe in groups: one for each of its parts, and one for what stands at its top."""
+    top = {key: value for key, value in run.recipe.items() if not isinstance(value, dict)}
+    groups = {"run": top} | {key: value for key, value in run.recipe.items() if isinstance(value, dict)}
+    return "\n".join(_group(str(name), flatten(values)) for name, values in groups.items() if values)
+
+
+def _group(name: str, entries: Iterable[tuple[str, Any]]) -> str:
+    return f'<section class="group"><h3>{escape(name.capitalize())}</h3>\n<dl>{_entries(entries)}</dl></section>'
+
+
+def machine(run: Run) -> str:
+    """What the run was measured on, how fast it went, and what it was fed."""
+    start, described = run.start, _mapping(run.start, "machine")
+    memory, peak = number(described.get("memory_gb")), number(described.get("matmul_peak"))
+    seconds, tokens = run.latest("seconds"), run.latest("tokens")
+    resumed = sum(number(record.get("step")) > 0 for record in run.of("start"))
+    facts = {key: value for key, value in described.items() if key not in ("memory_gb", "matmul_peak")}
+    facts |= {
+        "memory": f"{memory:g} GB" if math.isfinite(memory) else None,
+        "ranks": start.get("ranks"),
+        "precision": start.get("precision"),
+        "matmul peak": f"{peak / 1e9:,.0f} GFLOP/s" if math.isfinite(peak) else None,
+        "mean speed": f"{compact(tokens / seconds)} tokens/s" if seconds > 0 else None,
+        "training text": _tokens(start.get("train_tokens")),
+        "held-out text": _tokens(start.get("held_out_tokens")),
+        "resumed": f"{resumed} ×" if resumed else None,
+        "ingot": start.get("code"),
+    }
+    known = [(key.replace("_", " "), value) for key, value in flatten(facts) if value is not None]
+    return _entries(known) or '<p class="quiet">The run has not said yet.</p>'
+
+
+def parameters(run: Run) -> str:
+    """Where the parameters are."""
+    counts = _mapping(run.start, "parameters") or {"total": run.start.get("parameters", DASH)}
+    return _entries(counts.items())
+
+
+def checkpoints(run: Run) -> str:
+    """The checkpoints that are there, as the rows of a table."""
+    manifests = run.checkpoints()
+    losses = [number(_mapping(manifest, "losses").get("validation")) for manifest in manifests]
+    best = min(filter(math.isfinite, losses), default=math.nan)
+    rows = []
+    for manifest, loss in zip(manifests, losses, strict=True):
+        marks = ["best"] * (loss == best) + ["latest"] * (manifest is manifests[-1])
+        sizes = [number(file.get("bytes")) for file in _mapping(manifest, "files").values() if isinstance(file, dict)]
+        name = f"<code>{escape(run.name)}@{number(manifest['step']):.0f}</code>"
+        name += f' <span class="quiet">{", ".join(marks)}</span>' if marks else ""
+        size = f"{sum(sizes) / 1e6:,.1f} MB" if sizes else DASH
+        rows.append(_row(name, [compact(number(manifest.get("tokens"))), plain(loss), size]))
+    return "\n".join(rows) or _row("none yet", [])
+
+
+def commands(run: Run) -> list[tuple[str, str]]:
+    """How to go on: (what for, command) pairs of plain text, not escaped."""
+    recipe_file = shlex.quote(str(run.folder / "recipe.yaml")) if run.recipe_text else "RECIPE"
+    found: list[tuple[str, str]] = []
+    if run.checkpoints():
+        prompts = run.setting("samples.prompts")
+        prompt = str(prompts[0]) if isinstance(prompts, list) and prompts else "The"
+        found.append(("Let it write", f"ingot generate {shlex.quote(run.name)} {shlex.quote(prompt)}"))
+    if run.state != "finished":
+        return [*found, ("Go on where it stands", f"ingot train {recipe_file}")]
+    longer = _doubled(str(run.setting("train.duration") or "5 minutes"))
+    reset = "train.steps=null " if run.setting("train.steps") else ""
+    return [*found, ("Train it longer", f'ingot train {recipe_file} {reset}train.duration="{longer}"')]
+
+
+def _doubled(length: str) -> str:
+    """A duration such as `5 minutes`, doubled; one that is not understood becomes ten minutes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)( ?[kMB]? [a-z ]+)", length.strip())
+    return f"{2 * float(match[1]):.12g}{match[2]}" if match else "10 minutes"
+
+
+def _entries(pairs: Iterable[tuple[str, Any]]) -> str:
+    return "\n".join(f"<div><dt>{escape(key)}</dt><dd>{escape(setting(value))}</dd></div>" for key, value in pairs)
+
+
+def _row(head: str, cells: list[str]) -> str:
+    """A row of a table; `head` is HTML, `cells` are text."""
+    return f'<tr><th scope="row">{head}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+
+
+def _mapping(record: Record, key: str) -> Record:
+    value = record.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> str:
+    count = number(value)
+    return f"{count:,.0f}" if math.isfinite(count) else DASH
+
+
+def _tokens(value: Any) -> str | None:
+    count = number(value)
+    return f"{compact(count)} tokens" if math.isfinite(count) else None
+
+
+def _cut(text: Any, room: int) -> str:
+    text = "" if text is None else str(text)
+    return text if len(text) <= room else f"{text[:room]}…"

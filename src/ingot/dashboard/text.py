@@ -1,0 +1,66 @@
+"""Text for people: escaped, and figures in the lengths in which one says them."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from typing import Any
+
+DASH = "–"  # where there is no figure
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, and halves of surrogate pairs
+
+
+def escape(value: Any) -> str:
+    """`value` as text that is safe in HTML, in an attribute too, and that encodes as UTF-8."""
+    return html.escape(_UNSEEN.sub("\N{REPLACEMENT CHARACTER}", str(value)))
+
+
+def embed_json(value: Any) -> str:
+    """`value` as JSON that is safe inside a `<script>` element: no tag, comment or entity can begin in it."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def plain(value: float, digits: int = 3) -> str:
+    """A figure with `digits` decimals, as `1.170`; thousands are compact."""
+    if not math.isfinite(value):
+        return DASH
+    return compact(value) if abs(value) >= 1000 else f"{value:.{digits}f}"
+
+
+def compact(value: float) -> str:
+    """A figure to three digits with its thousands as a letter: `12.3k`, `2.88M`."""
+    if not math.isfinite(value):
+        return DASH
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size * 0.9995:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def setting(value: Any) -> str:
+    """A recipe's or a machine's value as one reads it: thousands apart, lists as lists, yes and no."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    if isinstance(value, list):
+        return " · ".join(map(setting, value)) or "none"
+    return str(value) if value != {} else "none"
+
+
+def duration(seconds: float) -> tuple[str, str]:
+    """A time as (figure, unit): seconds under a minute and a half, minutes under a hundred, else hours."""
+    if not math.isfinite(seconds):
+        return DASH, "minutes"
+    if seconds < 90:
+        return f"{seconds:.0f}", "seconds"
+    if seconds < 6_000:
+        return f"{seconds / 60:.1f}", "minutes"
+    return f"{seconds / 3600:.1f}", "hours"

@@ -1,0 +1,1 @@
+"""How a step is computed: on one device now; the loop does not know which engine it drives."""

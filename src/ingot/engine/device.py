@@ -1,0 +1,114 @@
+"""What this machine is and how fast it multiplies: measured, not looked up."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SIDE = 2048  # of the square matrices that are multiplied
+SECONDS = 0.25  # spent on one measurement
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run was measured on, as its report shows it."""
+
+    device: str
+    cores: int
+    memory_gb: float
+    system: str
+    python: str
+    torch: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def keep_freed_memory(device: torch.device) -> None:
+    """Let this process keep the memory that it frees, for its next step, instead of handing it back to the system.
+
+    On a CPU every step needs the same large blocks again, and a block fresh from the system costs a page fault for
+    every 4 KiB of it: a tenth of a training step and more. glibc only; elsewhere nothing happens.
+    """
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_MAX, 0)  # large blocks come from the heap, too
+    libc.mallopt(M_TRIM_THRESHOLD, -1)  # which never shrinks
+    libc.mallopt(M_ARENA_MAX, 1)  # and is one for all threads
+
+
+def describe(device: torch.device) -> Machine:
+    """The machine that `device` belongs to; memory in GB (10^9 bytes) of the GPU, or of the host on a CPU."""
+    import psutil
+
+    if device.type == "cuda":
+        name, memory = torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
+    else:
+        name, memory = _processor(), psutil.virtual_memory().total
+    return Machine(
+        device=name,
+        cores=torch.get_num_threads(),
+        memory_gb=round(memory / 1e9, 1),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        torch=torch.__version__,
+    )
+
+
+def _processor() -> str:
+    """The processor's own name; Linux keeps it in /proc, other systems answer to `platform`."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@cache
+def matmul_peak(device: torch.device, precision: str) -> float:
+    """The best rate at which this device multiplies two square matrices, in FLOP/s: the ceiling of a training step."""
+    left, right = (torch.randn(SIDE, SIDE, dtype=DTYPES[precision], device=device) for _ in range(2))
+    rounds = 16 if device.type == "cuda" else 1
+    best, end = 0.0, time.perf_counter() + SECONDS
+    for attempt in range(1_000):
+        began = time.perf_counter()
+        for _ in range(rounds):
+            left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        now = time.perf_counter()
+        if attempt:  # the first product pays for start-up
+            best = max(best, rounds * 2 * SIDE**3 / (now - began))
+        if now > end and attempt > 1:
+            break
+    return best
+
+
+def choose_precision(asked: str, device: torch.device) -> str:
+    """`asked`, or for `auto` whichever of bf16 and fp32 this device multiplies faster."""
+    if asked != "auto":
+        return asked
+    return max(DTYPES, key=lambda precision: matmul_peak(device, precision))
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Whether torch.compile can work here: a C++ compiler for a CPU, Triton for a GPU."""
+    if device.type == "cuda":
+        from torch.utils._triton import has_triton
+
+        return bool(has_triton())
+    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))

@@ -1,0 +1,123 @@
+"""Muon and AdamW as one torch optimizer, and the Newton-Schulz iteration under it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of x, x³ and x⁵: Jordan's, steep at 0 and level about 1
+STACK_NUMBERS = 2**26  # most numbers in one stack of matrices, which bounds the memory that a step takes
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """An optimizer whose groups with a `momentum` take Muon's updates, and whose other groups take AdamW's.
+
+    AdamW groups hold lr, betas, eps, weight_decay, fused; Muon groups lr, momentum, nesterov, rounds, precision,
+    weight_decay, and matrices alone. Both decays are decoupled from the gradient and scale with lr.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]]):
+        super().__init__(groups, defaults={})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if "momentum" in group and parameter.ndim != 2:
+                    raise ValueError(f"Muon updates matrices, not parameters of shape {tuple(parameter.shape)}")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient; the closure's loss where one is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            pairs = [(parameter, parameter.grad) for parameter in group["params"] if parameter.grad is not None]
+            if pairs:
+                update = self._muon if "momentum" in group else self._adamw
+                update(group, [parameter for parameter, _ in pairs], [gradient for _, gradient in pairs])
+        return loss
+
+    def _muon(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        for indices in same_shape(parameters):
+            weights, slopes = [parameters[index] for index in indices], [gradients[index] for index in indices]
+            buffers = [self._state(weight, "momentum_buffer") for weight in weights]
+            torch._foreach_lerp_(buffers, slopes, 1 - group["momentum"])
+            ahead = torch._foreach_lerp(slopes, buffers, group["momentum"]) if group["nesterov"] else buffers
+            stack = torch.stack(list(ahead))
+            updates = orthogonalize(stack, group["rounds"], _precision(group["precision"], stack))
+            rows, columns = stack.shape[-2:]
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(
+                weights, list(updates.unbind()), alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns))
+            )
+
+    def _adamw(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        for parameter in parameters:
+            if "step" not in self.state[parameter]:
+                place = parameter.device if group["fused"] else "cpu"  # the fused kernel counts beside the weights
+                self.state[parameter]["step"] = torch.zeros((), dtype=torch.float32, device=place)
+        adamw(
+            parameters,
+            gradients,
+            [self._state(parameter, "exp_avg") for parameter in parameters],
+            [self._state(parameter, "exp_avg_sq") for parameter in parameters],
+            [],
+            [self.state[parameter]["step"] for parameter in parameters],
+            fused=group["fused"],
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    def _state(self, parameter: Tensor, name: str) -> Tensor:
+        """A running mean of `parameter`, which begins at zero."""
+        state = self.state[parameter]
+        if name not in state:
+            state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return state[name]
+
+
+def orthogonalize(matrix: Tensor, rounds: int = 5, dtype: torch.dtype | None = None) -> Tensor:
+    """Keep the directions of `matrix`, level their strengths: (..., rows, columns) -> same shape and dtype.
+
+    Quintic Newton-Schulz in `dtype` (the matrix's own by default), coefficients of Jordan et al. (2024),
+    kellerjordan.github.io/posts/muon. After 5 rounds every singular value that was above 0.2% of the Frobenius
+    norm lies between 0.68 and 1.21. A matrix of zeros stays one.
+    """
+    a, b, c = COEFFICIENTS
+    tall = matrix.size(-2) > matrix.size(-1)  # the products are square in the shorter side
+    wide = matrix.mT if tall else matrix
+    x = (wide / wide.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)).to(dtype or matrix.dtype)
+    x = x.reshape(-1, *wide.shape[-2:])
+    for _ in range(rounds):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = x.reshape(wide.shape).to(matrix.dtype)
+    return x.mT if tall else x
+
+
+def same_shape(matrices: Iterable[Tensor], most: int = STACK_NUMBERS) -> Iterator[list[int]]:
+    """Indices of `matrices` that stack: equal in shape, dtype and device, at most `most` numbers together."""
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for index, matrix in enumerate(matrices):
+        alike.setdefault((matrix.shape, matrix.dtype, matrix.device), []).append(index)
+    for (shape, *_), indices in alike.items():
+        rest = iter(indices)
+        while chunk := list(islice(rest, max(1, most // max(1, shape.numel())))):
+            yield chunk
+
+
+def _precision(name: str, like: Tensor) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if like.is_cuda else torch.float32
+    return torch.bfloat16 if name == "bfloat16" else torch.float32

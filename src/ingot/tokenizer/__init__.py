@@ -1,0 +1,1 @@
+"""Text to token ids and back, and how a tokenizer is trained."""

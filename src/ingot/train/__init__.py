@@ -1,0 +1,1 @@
+"""Training: one loop for pretraining, continued pretraining and chat tuning."""

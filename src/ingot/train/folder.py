@@ -1,0 +1,97 @@
+"""The run's folder: begun once, gone on with by the same recipe, never overwritten."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ingot.config import parse_yaml, to_yaml, validate
+from ingot.errors import UserError
+from ingot.files import write_atomically
+from ingot.recipe import Recipe
+
+# What may differ between the command that began a run and the one that goes on with it: it changes how a run is
+# watched, kept or computed, or how long it lasts, but not what it is.
+FREE = {"runs", "cache", "evaluation", "samples"}
+FREE_IN_TRAIN = {"duration", "steps", "micro_tokens", "precision", "compile", "save_every", "keep"}
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run against a second process. Raises UserError when another one has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            "another process is training this run", where=str(folder), mend="wait for it, or choose another name=…"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def begin(recipe: Recipe) -> Recipe:
+    """Write `recipe` into its run's folder, or check it against the one there and take over its number of steps.
+
+    Raises UserError that names the first key in which the two differ beyond what may differ.
+    """
+    path = recipe.folder / "recipe.yaml"
+    if path.exists():
+        begun = validate(Recipe, parse_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
+        if difference := _first_difference(_fixed(begun), _fixed(recipe)):
+            key, old, new = difference
+            raise UserError(
+                f"this run was begun with {key}={old}, not {new}",
+                where=str(recipe.folder),
+                mend="choose another name=…, or begin again with --fresh (the old run is kept beside it)",
+            )
+        recipe = with_training(recipe, _settled(begun, recipe))
+    write_atomically(path, to_yaml(recipe))
+    return recipe
+
+
+def with_training(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The recipe with some values of `train` replaced."""
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=dict(values))})
+
+
+def _settled(begun: Recipe, recipe: Recipe) -> dict[str, Any]:
+    """What the run found out when it began and `recipe` leaves open: a resume must not find out anything else."""
+    settled: dict[str, Any] = {}
+    if recipe.train.steps is None and recipe.train.duration == begun.train.duration:
+        settled["steps"] = begun.train.steps
+    for key in ("precision", "compile"):
+        if getattr(recipe.train, key) == "auto":
+            settled[key] = getattr(begun.train, key)
+    return settled
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move a run out of the way to the first free name such as `demo-old-1`; None where there was none."""
+    if not (folder / "recipe.yaml").exists():
+        return None
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}-old-{number}")).exists():
+        number += 1
+    return folder.rename(aside)
+
+
+def _fixed(recipe: Recipe) -> dict[str, Any]:
+    values = {key: value for key, value in recipe.to_dict().items() if key not in FREE}
+    return values | {"train": {key: value for key, value in values["train"].items() if key not in FREE_IN_TRAIN}}
+
+
+def _first_difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any] | None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            if found := _first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else key):
+                return found
+        return None
+    return None if old == new else (path, old, new)

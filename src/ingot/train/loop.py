@@ -1,0 +1,105 @@
+"""The loop: verbs in the order in which they happen."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ingot.data.loader import Loader
+from ingot.engine.native import Engine
+from ingot.errors import UserError
+from ingot.evaluate.loss import HeldOutLoss
+from ingot.recipe import Every, Recipe
+from ingot.train.meter import Meter
+from ingot.train.stop import Stop
+from ingot.train.timetable import Timetable
+
+
+@dataclass
+class State:
+    """Where a run stands. With the weights and the optimizer's state, it is all that a resume needs."""
+
+    step: int = 0  # updates done
+    tokens: int = 0  # target tokens trained on
+    seconds: float = 0.0  # spent in steps: no set-up, compilation, evaluation or saving
+    loss: float = math.nan  # of the last step, in nats a token
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the checkpoint."""
+        return asdict(self)
+
+
+@dataclass
+class Loop:
+    """The parts that a run is made of, and the one way to drive them."""
+
+    recipe: Recipe
+    timetable: Timetable
+    engine: Engine
+    loader: Loader
+    meter: Meter
+    save: Callable[[State], None]
+    evaluate: Callable[[State, bool], HeldOutLoss]  # second argument: on all of the held-out text
+    sample: Callable[[State], None]
+
+    def run(self, state: State, stop: Stop) -> bool:
+        """Advance `state` to the end of the timetable, or until `stop` asks. True: the run is complete."""
+        steps = self.timetable.steps
+        if state.step:
+            self._look(state)  # a kill may have come between the save and what follows it
+        while state.step < steps and not stop.asked:
+            self._step(state)
+            if self._saves(state) or stop.asked or stop.save_asked:
+                self.save(state)
+                stop.save_asked = False
+            self._look(state)
+        return state.step == steps
+
+    def _saves(self, state: State) -> bool:
+        """Whether a save falls due: by its own rhythm, before an evaluation, and at the end."""
+        return (
+            state.step == self.timetable.steps
+            or self._due(self.recipe.train.save_every, state)
+            or self._evaluates(state)
+        )
+
+    def _evaluates(self, state: State) -> bool:
+        """The end has an evaluation of its own, on all of the held-out text."""
+        return state.step < self.timetable.steps and self._due(self.recipe.evaluation.every, state)
+
+    def _due(self, every: str, state: State) -> bool:
+        return Every.parse(every).due(state.step, self.timetable.steps)
+
+    def _look(self, state: State) -> None:
+        """Show what the model can do by now, where that falls due."""
+        if self._evaluates(state):
+            self.evaluate(state, False)
+        if self._due(self.recipe.samples.every, state):
+            self.sample(state)
+
+    def _step(self, state: State) -> None:
+        began = time.perf_counter()
+        stage = self.timetable.stage(state.step)
+        factor = self.recipe.schedule.factor((state.step + 0.5) / self.timetable.steps)  # a step counts by its middle
+        batches = self.loader.take(
+            self.timetable.blocks(state.step), self.timetable.blocks(state.step + 1), stage.length
+        )
+        result = self.engine.step(batches, factor=factor, step=state.step, seed=self.recipe.seed)
+        loss, norm = result.loss.item(), result.gradient_norm.item()
+        if not math.isfinite(loss + norm):
+            raise UserError(
+                f"the loss or its gradient stopped being a number at step {state.step + 1}; the update was not kept",
+                where=str(self.recipe.folder),
+                mend="go on from the last checkpoint with half the optimizer.lr, under another name",
+            )
+        seconds = time.perf_counter() - began
+        state.step += 1
+        state.tokens += result.targets
+        state.seconds += seconds
+        state.loss = loss
+        self.meter.step(
+            state, loss=loss, norm=norm, factor=factor, seconds=seconds, targets=result.targets, stage=stage
+        )

@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+import re
+import shlex
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ingot.config import override
+from ingot.dashboard import write_report
+from ingot.dashboard.charts import POINTS
+
+Record = dict[str, Any]
+WriteRun = Callable[..., Path]
+
+BROWSER = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+]
+PAYLOAD = "</script></style><img src=x onerror=\"document.title='taken'\"><!--<script>'&amp;"
+
+
+def train_records(steps: int) -> list[Record]:
+    return [
+        {
+            "kind": "train",
+            "step": step,
+            "tokens": step * 4096,
+            "loss": 3 + 6 * math.exp(-step / 40) + 0.05 * math.sin(step * 7.0),
+            "lr": min(1.0, step / 10),
+            "gradient_norm": 0.4 + 1 / step,
+            "seconds": step * 0.37,
+            "tokens_per_second": 4096 / 0.37,
+            "share_of_peak": 0.58,
+        }
+        for step in range(1, steps + 1)
+    ]
+
+
+def validation_record(step: int, loss: float = 3.2146) -> Record:
+    figures = {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": loss / 2.86, "scored_tokens": 50_000}
+    return {"kind": "validation", "step": step, "tokens": step * 4096, "seconds": step * 0.37, "whole": True} | figures
+
+
+START = {
+    "kind": "start",
+    "step": 0,
+    "machine": {"device": "a fine processor", "cores": 2, "memory_gb": 33.6, "matmul_peak": 1.03e12},
+    "parameters": {"embedding": 2_097_152, "total": 7_408_384},
+}
+RECIPE = {
+    "name": "demo",
+    "model": {"family": "qwen3", "layers": 4, "hidden_size": 256, "qk_norm": True},
+    "train": {"duration": "5 minutes", "steps": 300},
+    "samples": {"prompts": ["The state of our union"]},
+}
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> WriteRun:
+    """Writes a run folder; a finished run of 300 steps unless told otherwise."""
+
+    def write(
+        records: list[Record] | None = None, samples: list[Record] | None = None, recipe: Record | str = RECIPE
+    ) -> Path:
+        folder = tmp_path / "runs" / "demo"
+        folder.mkdir(parents=True)
+        if records is None:
+            measured = [validation_record(step, 4.5 - step / 300) for step in (100, 200, 300)]
+            records = [START, *train_records(300), *measured, {"kind": "end", "step": 300, "complete": True}]
+        if samples is None:
+            moments = [(100, " the of and"), (200, " of the people"), (300, " is strong")]
+            told = {"prompt": "The state of our union"}
+            samples = [{"step": step, "tokens": step * 4096, "text": text} | told for step, text in moments]
+        (folder / "recipe.yaml").write_text(recipe if isinstance(recipe, str) else yaml.safe_dump(recipe), "utf-8")
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        (folder / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+        return folder
+
+    return write
+
+
+def add_checkpoint(run: Path, step: int, loss: float) -> None:
+    folder = run / "checkpoints" / f"step-{step:06d}"
+    folder.mkdir(parents=True)
+    files = {"model/model.safetensors": {"sha256": "0", "bytes": 29_700_000}}
+    manifest = {"step": step, "tokens": step * 4096, "losses": {"validation": loss}, "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+class Page(HTMLParser):
+    """What a browser sees: elements, attributes, the text of each, and the chart data."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.source = path.read_text("utf-8")
+        self.elements: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str]] = []
+        self.texts: list[tuple[str, str]] = []
+        self._open = [""]
+        self.feed(self.source)
+        self.data = json.loads(next(text for element, text in self.texts if element == "application/json"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements[tag] += 1
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in ("meta", "link", "input", "img"):
+            self._open.append(dict(attrs).get("type") or tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append((self._open[-1], data))
+
+    def all(self, element: str) -> list[str]:
+        return [text for name, text in self.texts if name == element]
+
+
+def reported(folder: Path) -> Page:
+    return Page(write_report(folder))
+
+
+def commands(page: Page) -> list[str]:
+    return re.findall("<dd><code>(.*?)</code></dd>", page.source)
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(write_run: WriteRun) -> None:
+    page = reported(write_run())
+    assert "http:" not in page.source and "https:" not in page.source and "@import" not in page.source
+    links = [value for name, value in page.attributes if name in ("src", "href", "action", "srcset", "poster")]
+    assert links == ["data:,"]
+    assert page.elements["h1"] == 1 and page.elements["script"] == 2
+
+
+def test_the_verdict_is_the_last_measurement(write_run: WriteRun) -> None:
+    page = reported(write_run())
+    loss = 4.5 - 300 / 300
+    expected = {
+        "bits per byte": f"{loss / 2.86:.3f}",
+        "loss": f"{loss:.3f}",
+        "perplexity": f"{math.exp(loss):.1f}",
+        "tokens seen": "1.23M",
+        "minutes": f"{300 * 0.37 / 60:.1f}",
+    }
+    shown = dict(re.findall(r"<div><dt>([^<]*)</dt><dd>([^<]*)</dd></div>", page.source.partition("</header>")[0]))
+    assert shown == expected
+    described = next(value for name, value in page.attributes if name == "content" and "bits per byte" in value)
+    assert all(figure in described for figure in expected.values())
+
+
+def test_the_charts_hold_the_records(write_run: WriteRun) -> None:
+    charts = {chart["title"]: chart for chart in reported(write_run()).data["charts"]}
+    assert list(charts) == [
+        "Loss",
+        "Bits per byte",
+        "Gradient norm",
+        "Learning rate",
+        "Throughput",
+        "Share of peak",
+    ]
+    assert [series["look"] for series in charts["Loss"]["series"]] == ["train", "raw", "validation"]
+    held_out = charts["Loss"]["series"][2]
+    assert held_out == {
+        "label": "held-out",
+        "look": "validation",
+        "step": [100, 200, 300],
+        "tokens": [409_600, 819_200, 1_228_800],
+        "seconds": [37, 74, 111],
+        "value": [pytest.approx(4.5 - step / 300, abs=1e-5) for step in (100, 200, 300)],
+    }
+
+
+def test_what_the_run_says_cannot_become_markup(write_run: WriteRun) -> None:
+    samples = [{"step": 1, "prompt": PAYLOAD, "text": f"{PAYLOAD}\ud800\x00"}]
+    recipe = {"name": PAYLOAD, "model": {"family": PAYLOAD}, PAYLOAD: {PAYLOAD: PAYLOAD}}
+    records = [
+        {"kind": "start", "step": 0, "machine": {PAYLOAD: PAYLOAD}, "parameters": {PAYLOAD: PAYLOAD}, "code": PAYLOAD},
+        {"kind": "train", "step": 1, "loss": PAYLOAD, "tokens": PAYLOAD},
+    ]
+    page = reported(write_run(records, samples, recipe))
+    assert page.elements["img"] == 0 and page.elements["script"] == 2 and page.elements["style"] == 1
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert PAYLOAD not in page.source
+    assert page.all("blockquote") == [f"{PAYLOAD}\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"]
+
+
+def test_only_the_pages_own_script_and_style_are_allowed(write_run: WriteRun) -> None:
+    page = reported(write_run())
+    policy = next(value for name, value in page.attributes if name == "content" and "default-src" in value)
+    for element in ("script", "style"):
+        content = re.findall(f"<{element}>(.*?)</{element}>", page.source, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content[0].encode()).digest()).decode()
+        assert len(content) == 1 and f"{element}-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+
+
+def test_the_text_stands_in_the_page_itself(write_run: WriteRun) -> None:
+    folder = write_run()
+    add_checkpoint(folder, 200, 3.4)
+    add_checkpoint(folder, 300, 3.5)
+    page = reported(folder)
+    body = page.source.partition("<script")[0]
+    for text in ("a fine processor", "1,030 GFLOP/s", "7,408,384", "hidden_size", " is strong", "demo@300", "29.7 MB"):
+        assert text in body
+    remarks = re.findall(r"demo@(\d+)</code> <span class=\"quiet\">([^<]*)", body)
+    assert remarks == [("200", "best"), ("300", "latest")]
+    assert page.all("b") == ["The state of our union"] * 3
+
+
+def test_the_commands_are_ones_that_the_shell_and_the_recipe_understand(write_run: WriteRun) -> None:
+    folder = write_run(recipe=RECIPE | {"samples": {"prompts": ["it's $HOME"]}})
+    add_checkpoint(folder, 300, 3.5)
+    generate, train = (shlex.split(html.unescape(text)) for text in commands(reported(folder)))
+    assert generate == ["ingot", "generate", "demo", "it's $HOME"]
+    assert train[:3] == ["ingot", "train", str(folder / "recipe.yaml")]
+    assert override(RECIPE, train[3:])["train"] == {"duration": "10 minutes", "steps": None}
+
+
+def test_a_run_that_was_stopped_goes_on_by_its_own_recipe(write_run: WriteRun) -> None:
+    folder = write_run([START, *train_records(20), {"kind": "end", "step": 20, "complete": False}])
+    page = reported(folder)
+    assert commands(page) == [f"ingot train {folder / 'recipe.yaml'}"]
+    assert "20 of 300 steps" in page.source and "Stopped." in page.source
+    assert (
+        dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page.source))["training loss"]
+        == f"{train_records(20)[-1]['loss']:.3f}"
+    )
+
+
+def test_figures_that_are_no_numbers_are_gaps(write_run: WriteRun) -> None:
+    records = train_records(9)
+    records[3]["loss"], records[4]["loss"], records[5]["loss"] = math.nan, None, math.inf
+    del records[6]["loss"]
+    page = reported(write_run([START, *records, validation_record(9) | {"perplexity": math.inf}]))
+    loss = page.data["charts"][0]["series"][0]["value"]
+    assert [place for place, value in enumerate(loss) if value is None] == [3, 4, 5, 6]
+    assert "perplexity" not in re.findall("<dt>(.*?)</dt>", page.source.partition("</header>")[0])
+
+
+@pytest.mark.parametrize("recipe", ["", "a: [", "- 1\n- 2", "1: {2: 3}"])
+def test_a_run_without_anything_has_a_page(write_run: WriteRun, recipe: str) -> None:
+    folder = write_run([], [], recipe)
+    page = reported(folder)
+    assert page.data == {"axes": [], "charts": []}
+    assert page.all("h1") == ["demo"]
+    for name in ("recipe.yaml", "metrics.jsonl", "samples.jsonl"):
+        (folder / name).unlink()
+    assert "Not begun." in reported(folder).source
+
+
+def test_a_hundred_thousand_steps_are_a_small_file_with_every_extreme(write_run: WriteRun) -> None:
+    records: list[Record] = [
+        {"kind": "train", "step": step, "tokens": step * 4096, "loss": 3 + step % 97 / 100}
+        for step in range(1, 100_001)
+    ]
+    records[77_777]["loss"], records[55_555]["loss"] = 29.5, 0.125
+    samples = [{"step": step, "prompt": str(step % 4), "text": "word " * 500} for step in range(2_000)]
+    path = write_report(write_run(records, samples))
+    assert path.stat().st_size < 1_500_000
+    series = {series["look"]: series for series in Page(path).data["charts"][0]["series"]}
+    assert len(series["raw"]["value"]) <= POINTS
+    assert max(series["raw"]["value"]) == 29.5 and min(series["raw"]["value"]) == 0.125
+    assert (series["raw"]["step"][0], series["raw"]["step"][-1]) == (1, 100_000)
+
+
+def test_a_browser_draws_it_without_a_complaint_and_runs_nothing_of_the_runs(
+    write_run: WriteRun, tmp_path: Path
+) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("there is no chromium")
+    samples = [{"step": step, "prompt": PAYLOAD, "text": PAYLOAD} for step in (100, 300)]
+    path = write_report(write_run(samples=samples))
+    shown = subprocess.run(
+        [browser, *BROWSER, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.resolve().as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in shown.stderr
+    assert "<title>demo · ingot</title>" in shown.stdout
+    assert shown.stdout.count('role="slider"') == len(Page(path).data["charts"]) == 6
+    assert len(re.findall(r'<path d="M[^"]+" class="(?:train|raw|validation)"', shown.stdout)) == 11
+    assert re.findall(r'<li class="sample[^"]*" data-step="(\d+)" hidden', shown.stdout) == ["100"]

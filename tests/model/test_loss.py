@@ -1,0 +1,141 @@
+"""The token loss: equal to plain cross-entropy in value and gradients, with few logits at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ingot.model import loss as loss_module
+from ingot.model.loss import token_loss, token_losses
+
+TOKENS, HIDDEN, VOCABULARY = 37, 24, 101
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Eight rows at a time, so that the last chunk is a short one."""
+    monkeypatch.setattr(loss_module, "CHUNK_LOGITS", 8 * VOCABULARY)
+
+
+def _case(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(TOKENS, HIDDEN, generator=generator).to(dtype).requires_grad_()
+    weight = torch.randn(VOCABULARY, HIDDEN, generator=generator).to(dtype).requires_grad_()
+    targets = torch.randint(VOCABULARY, (TOKENS,), generator=generator)
+    targets[[0, 9, 20]] = -100
+    return hidden, weight, targets
+
+
+def _reference(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy((hidden @ weight.T).float(), targets, reduction="sum")
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_value_and_gradients_equal_cross_entropy(dtype, tolerance):
+    hidden, weight, targets = _case(dtype)
+    ours = token_loss(hidden, weight, targets)
+    assert ours.dtype == torch.float32
+    gradients = torch.autograd.grad(ours * 0.25, (hidden, weight))
+    wide = [part.detach().float().requires_grad_() for part in (hidden, weight)]
+    reference = _reference(*wide, targets)
+    torch.testing.assert_close(ours, reference, rtol=tolerance, atol=0)
+    for gradient, expected in zip(gradients, torch.autograd.grad(reference * 0.25, wide), strict=True):
+        assert gradient.dtype == dtype
+        torch.testing.assert_close(gradient.float(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_gradients_equal_differences(monkeypatch):
+    monkeypatch.setattr(loss_module, "CHUNK_LOGITS", 3 * 7)
+    hidden, weight, targets = _case(torch.float64)
+    hidden, weight = (part[:7, :3].detach().requires_grad_() for part in (hidden, weight))
+    targets = targets[:7] % 7
+    targets[4] = -100
+    assert torch.autograd.gradcheck(lambda h, w: token_loss(h, w, targets) * 3, (hidden, weight))
+    assert torch.autograd.gradcheck(lambda h: token_loss(h, weight.detach(), targets), (hidden,))
+    assert torch.autograd.gradcheck(lambda w: token_loss(hidden.detach(), w, targets), (weight,))
+
+
+def test_two_backward_passes_over_one_graph_give_the_same_gradients():
+    hidden, weight, targets = _case()
+    loss = token_loss(hidden, weight, targets) / 7
+    first = torch.autograd.grad(loss, (hidden, weight), retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, (hidden, weight)), first, rtol=0, atol=0)
+
+
+def test_a_fully_masked_batch_is_zero_without_nan():
+    hidden, weight, targets = _case()
+    loss = token_loss(hidden, weight, torch.full_like(targets, -100))
+    gradients = torch.autograd.grad(loss, (hidden, weight))
+    assert loss == 0
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+def test_no_tokens_at_all():
+    hidden, weight, targets = _case()
+    assert token_loss(hidden[:0], weight, targets[:0]) == 0
+    assert token_losses(hidden[:0], weight, targets[:0]).shape == (0,)
+
+
+def test_an_improbable_target_has_a_finite_loss():
+    """Its probability underflows in float32; its loss must not become infinite."""
+    hidden, weight = torch.tensor([[200.0]]), torch.tensor([[1.0], [-1.0]])
+    assert token_loss(hidden, weight, torch.tensor([1])) == 400
+    assert token_loss(hidden.requires_grad_(), weight, torch.tensor([1])) == 400
+
+
+def test_losses_of_each_token():
+    hidden, weight, targets = _case()
+    expected = F.cross_entropy(hidden @ weight.T, targets, reduction="none")
+    losses = token_losses(hidden, weight, targets)
+    torch.testing.assert_close(losses, expected)
+    assert not losses.requires_grad
+    assert losses[0] == 0
+
+
+def test_autocast_narrows_the_products_and_nothing_else():
+    hidden, weight, targets = _case()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = token_loss(hidden, weight, targets)
+        plain = token_losses(hidden, weight, targets).sum()
+    gradients = torch.autograd.grad(loss, (hidden, weight))
+    assert loss.dtype == gradients[0].dtype == gradients[1].dtype == torch.float32
+    torch.testing.assert_close(loss, plain, rtol=1e-6, atol=0)
+    narrow = [part.detach().bfloat16().requires_grad_() for part in (hidden, weight)]
+    reference = _reference(*narrow, targets)
+    torch.testing.assert_close(loss, reference, rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradients[0], torch.autograd.grad(reference, narrow)[0].float(), rtol=2e-2, atol=2e-2)
+
+
+class _Sizes(TorchDispatchMode):
+    """Notes the largest tensor that any operation makes, and how many matrix products there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest, self.products = 0, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if isinstance(out, Tensor):
+            self.largest = max(self.largest, out.numel())
+        self.products += function._overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm_, torch.ops.aten.addmm)
+        return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_logits_never_exist_at_once(dtype):
+    hidden, weight, targets = _case(dtype)
+    with _Sizes() as sizes:
+        token_loss(hidden, weight, targets).backward()
+    assert 8 * VOCABULARY <= sizes.largest < max(9 * VOCABULARY, VOCABULARY * HIDDEN + 1)
+    assert sizes.largest < TOKENS * VOCABULARY
+    assert sizes.products == 3 * 5  # five chunks, three products each
+
+
+def test_without_gradients_none_are_made():
+    hidden, weight, targets = _case()
+    with torch.no_grad(), _Sizes() as sizes:
+        token_loss(hidden, weight, targets)
+    assert sizes.products == 5

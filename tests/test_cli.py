@@ -1,0 +1,117 @@
+"""The command line as a user meets it: one line for a mistake, the right exit status, no traceback."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from ingot import cli
+from ingot.cli import run
+from ingot.errors import UserError
+from ingot.generate.generator import Generation
+from ingot.generate.sampling import Sampling
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["trian", "demo"], "did you mean 'train'?"),
+        (["recipes", "lst"], "did you mean 'list'?"),
+        (["--halp"], "did you mean '--help'?"),
+        (["train", "demo", "--frsh"], "Did you mean --fresh?"),
+        (["generate", "demo", "--temprature", "1"], "Did you mean --temperature?"),
+        (["generate", "demo", "--temperature", "warm"], "--temperature"),
+        (["generate", "demo", "--temperature", "-1"], "temperature"),
+        (["train"], "train needs RECIPE"),
+        (["recipes", "list", "demo"], "'demo'"),
+        (["recipes", "show", "dmo"], "did you mean 'demo'?"),
+        (["recipes", "show", "demo", "model.layres=2"], "did you mean 'layers'?"),
+        (["recipes", "show", "demo", "model.layers=two"], "model.layers"),
+        (["recipes", "show", "demo", "layers"], "key=value"),
+        (["recipes", "explain", "optimiser"], "did you mean 'optimizer'?"),
+        (["train", "nowhere.yaml"], "nowhere.yaml"),
+        (["generate", "nothing", "--runs", "nowhere"], "nothing"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_and_exits_with_2(arguments, told, capsys):
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("ingot: ")
+    assert captured.err.count("\n") == 1
+    assert told in captured.err
+
+
+def test_what_is_shown_reads_back_as_the_same_recipe(tmp_path, capsys):
+    assert run(["recipes", "show", "demo", "model.layers=2"]) == 0
+    shown = capsys.readouterr().out
+    path = tmp_path / "shown.yaml"
+    path.write_text(shown, encoding="utf-8")
+    assert run(["recipes", "show", str(path)]) == 0
+    assert capsys.readouterr().out == shown
+    assert "layers: 2" in shown
+
+
+def test_explain_keeps_to_the_keys_asked_for(capsys):
+    assert run(["recipes", "explain", "train."]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["key", "type", "default", "meaning"]
+    assert rows
+    assert all(row.startswith("train.") for row in rows)
+
+
+def test_generate_has_the_defaults_of_sampling():
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cli.generate).parameters.items()}
+    sampling = Sampling().model_dump()
+    assert {name: defaults[name] for name in sampling} == sampling
+
+
+class Echo:
+    """Stands for a generator: continues any prompt but an overlong one."""
+
+    def stream(self, prompt, sampling):
+        if len(prompt) > 9:
+            raise UserError("the prompt is too long")
+        yield from (" and", " so", " on")
+
+    def generate(self, prompts, sampling):
+        return [Generation(prompt, "".join(self.stream(prompt, sampling)), (), "length") for prompt in prompts]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "written"),
+    [
+        ([], " and so on\n"),
+        (["One"], "One and so on\n"),
+        (["One", "Two"], "One and so on\n\nTwo and so on\n"),
+    ],
+)
+def test_generate_writes_prompt_and_continuation(prompts, written, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_load_generator", lambda reference, runs: Echo())
+    assert run(["generate", "demo", *prompts]) == 0
+    assert capsys.readouterr().out == written
+
+
+def test_a_prompt_that_is_refused_is_not_written(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_load_generator", lambda reference, runs: Echo())
+    assert run(["generate", "demo", "far too long"]) == 2
+    assert capsys.readouterr() == ("", "ingot: the prompt is too long\n")
+
+
+def test_ctrl_c_exits_with_130(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ingot.demo.demo", interrupt)
+    assert run(["demo"]) == 130
+    assert capsys.readouterr().err == "ingot: interrupted\n"
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = f"{sys.executable} -m ingot recipes explain | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stdout.startswith("key")
+    assert done.stderr == ""

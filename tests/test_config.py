@@ -1,0 +1,130 @@
+"""Configurations: what loads, and the one line that says why something does not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from ingot.config import Choice, Config, explain, override, parse_yaml, to_yaml, validate
+from ingot.errors import UserError
+
+
+class Shape(Choice):
+    """What is drawn."""
+
+
+class Circle(Shape, name="circle"):
+    """All points at one distance."""
+
+    radius: float = Field(default=1.0, gt=0)
+    """distance in metres"""
+
+
+class Square(Shape, name="square"):
+    """Four equal sides."""
+
+    side: int = 2
+    """length in metres"""
+
+
+class Drawing(Config):
+    """A test's configuration."""
+
+    title: str
+    """what it is called"""
+    shape: Shape = Circle()
+    """the main one"""
+    others: list[Shape] = []
+    """more of them"""
+    frame: Square = Square()
+    """what it is set in"""
+
+
+def load(**values: object) -> Drawing:
+    return validate(Drawing, {"title": "t", **values}, where="drawing.yaml")
+
+
+def test_a_choice_is_a_word_or_a_mapping_and_the_first_member_by_default():
+    assert load(shape="square").shape == Square()
+    assert load(shape={"kind": "square", "side": 3}).shape == Square(side=3)
+    assert load(shape={"radius": 2}).shape == Circle(radius=2)
+    assert load(others=["square", {"kind": "circle"}]).others == [Square(), Circle()]
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"shapes": 1}, "drawing.yaml: shapes: there is no key 'shapes'; did you mean 'shape'?"),
+        (
+            {"shape": {"kind": "square", "sid": 1}},
+            "drawing.yaml: shape.sid: there is no key 'sid'; did you mean 'side'?",
+        ),
+        ({"others": [{"kind": "circle", "radios": 1}]}, "did you mean 'radius'?"),
+        ({"shape": "circel"}, "drawing.yaml: shape: there is no shape of kind 'circel'; did you mean 'circle'?"),
+        ({"frame": "circle"}, "there is no square of kind 'circle'; known: square"),
+        ({"shape": {"radius": -1}}, "drawing.yaml: shape.radius: input should be greater than 0, not -1"),
+        ({"shape": {"kind": "square", "side": "wide"}}, "drawing.yaml: shape.side: input should be a valid integer"),
+        ({"title": None}, "drawing.yaml: title: input should be a valid string, not None"),
+    ],
+)
+def test_a_mistake_gets_one_line_with_what_where_and_the_mend(values, line):
+    with pytest.raises(UserError) as caught:
+        load(**values)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(UserError, match="title: this key is needed; add title=…"):
+        validate(Drawing, {}, where="drawing.yaml")
+
+
+def test_yaml_round_trip_keeps_the_members_of_choices():
+    drawing = load(shape="square", others=[{"kind": "circle", "radius": 0.25}])
+    assert validate(Drawing, parse_yaml(to_yaml(drawing)), "again") == drawing
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_that_python_prints_is_a_number_in_yaml(number):
+    assert parse_yaml(f"{number!r}") == number
+
+
+def test_yaml_numbers_follow_yaml_1_2():
+    assert parse_yaml("[1e-3, 5, 12_000, -2.5e+4, 1.2.3, e5, '7']") == [0.001, 5, 12000, -25000.0, "1.2.3", "e5", "7"]
+    assert isinstance(parse_yaml("5"), int)
+
+
+def test_broken_yaml_names_the_line():
+    with pytest.raises(UserError, match=r"^f\.yaml:3: not valid YAML"):
+        parse_yaml("a: 1\nb: [1,\n", "f.yaml")
+
+
+def test_overrides_reach_into_mappings_lists_and_bare_words():
+    values = {"shape": "circle", "others": [{"kind": "square"}]}
+    changed = override(values, ["shape.radius=3", "others.0.side=4", "title=x"])
+    assert changed == {
+        "shape": {"kind": "circle", "radius": 3},
+        "others": [{"kind": "square", "side": 4}],
+        "title": "x",
+    }
+    assert values["shape"] == "circle", "the given values are left alone"
+
+
+def test_another_kind_drops_the_fields_of_the_old_one():
+    assert override({"shape": {"kind": "circle", "radius": 3}}, ["shape.kind=square"]) == {"shape": {"kind": "square"}}
+
+
+@pytest.mark.parametrize("assignment", ["title", "=3", "others.7.side=1", "others.x=1", "title.deeper=1"])
+def test_a_malformed_override_is_refused(assignment):
+    with pytest.raises(UserError):
+        validate(Drawing, override({"title": "t", "others": []}, [assignment]), "drawing.yaml")
+
+
+def test_explain_lists_every_key_with_its_meaning():
+    keys = {key.path: key for key in explain(Drawing)}
+    assert keys["title"].default == "needed"
+    assert keys["shape[circle].radius"].meaning == "distance in metres"
+    assert keys["others.0[square].side"].default == "2"
+    assert keys["frame.side"].type == "int"
