@@ -96,6 +96,10 @@ def test_yaml_numbers_follow_yaml_1_2():
     assert isinstance(parse_yaml("5"), int)
 
 
+def test_yaml_booleans_follow_yaml_1_2():
+    assert parse_yaml("[true, False, no, yes, on, off]") == [True, False, "no", "yes", "on", "off"]
+
+
 def test_broken_yaml_names_the_line():
     with pytest.raises(UserError, match=r"^f\.yaml:3: not valid YAML"):
         parse_yaml("a: 1\nb: [1,\n", "f.yaml")

@@ -78,17 +78,23 @@ class Choice(Config):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose floats follow YAML 1.2: `1e-3` is a number, not a string."""
+    """YAML whose scalars follow YAML 1.2: `1e-3` is a number and `no` is a word."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag.rpartition(":")[2] not in ("bool", "float")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
+# Behind the integers, which the pattern of a float matches as well.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][-+]?\d+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    re.compile(r"^[-+]?(?:(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][-+]?\d+)?|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"),
     list("-+0123456789."),
 )
-# The integer pattern must go before the wider float pattern, which also matches whole numbers.
-for _first in "-+0123456789":
-    _Loader.yaml_implicit_resolvers[_first].sort(key=lambda entry: entry[0] == "tag:yaml.org,2002:float")
 
 
 def parse_yaml(text: str, where: str = "") -> Any:
@@ -130,7 +136,7 @@ def _put(at: Any, path: list[str], value: Any, key: str) -> Any:
                 f"{head!r} is no index into a list of {len(at)}", where=f"override {key}", mend="indices start at 0"
             )
         index = int(head)
-        return at[:index] + [_put(at[index], rest, value, key) if rest else value] + at[index + 1 :]
+        return [*at[:index], _put(at[index], rest, value, key) if rest else value, *at[index + 1 :]]
     if isinstance(at, str):  # the bare word of a choice opens up into a mapping
         at = {"kind": at}
     at = dict(at or {})

@@ -1,4 +1,4 @@
-"""The peers of ingot's training step: the decoder that one writes on a first afternoon with PyTorch, and transformers'."""
+"""The peers of ingot's training step: a decoder written on a first afternoon with PyTorch, and transformers'."""
 
 from __future__ import annotations
 

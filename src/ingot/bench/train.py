@@ -1,4 +1,4 @@
-"""`ingot bench train`: a whole training step of ingot beside plain PyTorch and transformers, as shares of the matmul peak.
+"""`ingot bench train`: a whole training step of ingot beside plain PyTorch and transformers.
 
 Each contender lives in a process of its own, set up as its users set it up, and all take turns step by step, so that a
 machine whose speed drifts drifts for all of them.
@@ -22,7 +22,7 @@ from torch import nn
 from ingot.bench.plain import PlainDecoder, TransformersDecoder
 from ingot.data.loader import TokenBatch
 from ingot.distributed import World
-from ingot.engine.device import describe, has_compiler, keep_freed_memory, matmul_peak
+from ingot.engine.device import DTYPES, choose_precision, describe, has_compiler, keep_freed_memory, matmul_peak
 from ingot.engine.native import Engine
 from ingot.model.architecture import Architecture, flops_per_token
 from ingot.model.decoder import Decoder
@@ -58,7 +58,7 @@ class Contender:
 def bench_train(seconds: float = 60.0) -> list[Contender]:
     """Measure every contender, for about `seconds` in all once they are warm, and print the table."""
     console, device = Console(highlight=False), World.join().device
-    contenders = _contenders(has_compiler(device))
+    contenders = _contenders(device)
     context = multiprocessing.get_context("spawn")
     pipes = []
     for contender in contenders:
@@ -67,27 +67,28 @@ def bench_train(seconds: float = 60.0) -> list[Contender]:
         context.Process(target=_work, args=(contender, theirs), daemon=True).start()
         ours.recv()  # built, compiled and warm
         pipes.append(ours)
+    peaks = dict.fromkeys(DTYPES, 0.0)
     end, rounds = time.monotonic() + seconds, 0
     while time.monotonic() < end or rounds < LEAST_ROUNDS:
         for contender, pipe in zip(contenders, pipes, strict=True):
             pipe.send("step")
             contender.seconds.append(pipe.recv())
+        peaks = {precision: max(peak, matmul_peak(device, precision)) for precision, peak in peaks.items()}
         rounds += 1
     for pipe in pipes:
         pipe.send("end")
-    peaks = {precision: matmul_peak(device, precision) for precision in ("fp32", "bf16")}
     console.print(_table(contenders, peaks, describe(device).device, rounds))
     return contenders
 
 
-def _contenders(compiler: bool) -> list[Contender]:
-    makers = ["PyTorch", "transformers", "ingot"] if importlib.util.find_spec("transformers") else ["PyTorch", "ingot"]
-    return [
-        Contender(maker, precision, compiled)
-        for maker in makers
-        for compiled in ([False, True] if compiler else [False])
-        for precision in ("bf16", "fp32")
-    ]
+def _contenders(device: torch.device) -> list[Contender]:
+    """All in the precision that is fastest here, and plain PyTorch's autocast to bf16, with which most begin."""
+    fastest = choose_precision("auto", device)
+    modes = [False, True] if has_compiler(device) else [False]
+    plain = [("PyTorch", precision, mode) for precision in dict.fromkeys(("bf16", fastest)) for mode in modes]
+    peer = [("transformers", fastest, False)] if importlib.util.find_spec("transformers") else []
+    own = [("ingot", fastest, mode) for mode in modes]
+    return [Contender(*setting) for setting in (*plain, *peer, *own)]
 
 
 def _work(contender: Contender, pipe: Connection) -> None:
@@ -96,7 +97,7 @@ def _work(contender: Contender, pipe: Connection) -> None:
     step = (_ingot_step if contender.maker == "ingot" else _plain_step)(contender, device)
     for _ in range(2):
         step()
-    pipe.send("warm")
+    pipe.send(None)
     while pipe.recv() == "step":
         began = time.perf_counter()
         step()
@@ -148,7 +149,7 @@ def _table(contenders: list[Contender], peaks: dict[str, float], device: str, ro
     )
     table = Table(title=title, title_justify="left")
     for column in ("step", "tokens/s", "share of peak", "ingot's best against it"):
-        table.add_column(column, justify="left" if column == "step" else "right")
+        table.add_column(column, justify="left" if column == "step" else "right", no_wrap=True)
     best = max(contender.tokens_per_second for contender in contenders if contender.maker == "ingot")
     for contender in contenders:
         rate = contender.tokens_per_second

@@ -7,14 +7,13 @@ import platform
 import shutil
 import time
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-SIDE = 2048  # of the square matrices that are multiplied
-SECONDS = 0.25  # spent on one measurement
+PEAK_SIDE, PEAK_SECONDS = 2048, 0.25  # of the square matrices that are multiplied, and spent on the measurement
+CHOICE_SIDE, CHOICE_SECONDS = 512, 0.05  # the same where all that counts is which of two is faster
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -78,31 +77,31 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-@cache
 def matmul_peak(device: torch.device, precision: str) -> float:
     """The best rate at which this device multiplies two square matrices, in FLOP/s: the ceiling of a training step."""
-    left, right = (torch.randn(SIDE, SIDE, dtype=DTYPES[precision], device=device) for _ in range(2))
-    rounds = 16 if device.type == "cuda" else 1
-    best, end = 0.0, time.perf_counter() + SECONDS
-    for attempt in range(1_000):
-        began = time.perf_counter()
-        for _ in range(rounds):
-            left @ right
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        now = time.perf_counter()
-        if attempt:  # the first product pays for start-up
-            best = max(best, rounds * 2 * SIDE**3 / (now - began))
-        if now > end and attempt > 1:
-            break
-    return best
+    return _matmul_rate(device, precision, PEAK_SIDE, PEAK_SECONDS)
 
 
 def choose_precision(asked: str, device: torch.device) -> str:
     """`asked`, or for `auto` whichever of bf16 and fp32 this device multiplies faster."""
     if asked != "auto":
         return asked
-    return max(DTYPES, key=lambda precision: matmul_peak(device, precision))
+    return max(DTYPES, key=lambda precision: _matmul_rate(device, precision, CHOICE_SIDE, CHOICE_SECONDS))
+
+
+def _matmul_rate(device: torch.device, precision: str, side: int, seconds: float) -> float:
+    left, right = (torch.randn(side, side, dtype=DTYPES[precision], device=device) for _ in range(2))
+    rounds = 16 if device.type == "cuda" else 1
+    left @ right  # the first product pays for start-up
+    times: list[float] = []
+    while sum(times) < seconds or len(times) < 2:
+        began = time.perf_counter()
+        for _ in range(rounds):
+            left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return rounds * 2 * side**3 / min(times)
 
 
 def has_compiler(device: torch.device) -> bool:

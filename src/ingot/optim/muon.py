@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -28,6 +29,10 @@ class MuonAdamW(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if "momentum" in group and parameter.ndim != 2:
                     raise ValueError(f"Muon updates matrices, not parameters of shape {tuple(parameter.shape)}")
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; without the decorator that torch puts on this, which loads its compiler: 1.5 s of start-up."""
+        inspect.unwrap(super().add_param_group)(self, param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -52,19 +52,20 @@ class AdamW(Optimizer, name="adamw"):
     _decays = field_validator("betas")(_below_one)
 
     def build(self, groups: Groups) -> torch.optim.Optimizer:
-        """One torch AdamW, fused where the device has that kernel."""
-        import torch
+        """AdamW for every role, fused where the device has that kernel; vectors do not decay."""
+        from ingot.optim.muon import MuonAdamW
 
-        parts = [
+        common = {"lr": self.lr, "peak_lr": self.lr, "betas": self.betas, "eps": self.eps}
+        return MuonAdamW(
             {
                 "params": list(groups[role]),
                 "role": role,
-                "peak_lr": self.lr,
                 "weight_decay": 0.0 if role == "vector" else self.weight_decay,
+                "fused": has_fused_kernel(groups),
+                **common,
             }
             for role in _present(groups)
-        ]
-        return torch.optim.AdamW(parts, lr=self.lr, betas=self.betas, eps=self.eps, fused=has_fused_kernel(groups))
+        )
 
 
 class Muon(Optimizer, name="muon"):
