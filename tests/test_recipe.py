@@ -21,7 +21,7 @@ def test_builtin_recipes_load_and_survive_a_round_trip(name):
         ("model.hiden_size=8", "model.hiden_size: there is no key 'hiden_size'; did you mean 'hidden_size'?"),
         ("model.hidden_size=250", "hidden_size=250 does not divide among 4 heads"),
         ("model.layers=many", "model.layers: input should be a valid integer"),
-        ("train.batch_tokens=1000", "train.batch_tokens=1024 is the nearest that does"),
+        ("train.batch_tokens=1000", "batch_tokens=1024 is the nearest that does"),
         ("train.micro_tokens=300", "does not split into micro-batches of 300"),
         ("train.duration=soon", "'soon' is no duration"),
         ("evaluation.every=sometimes", "'sometimes' is no rhythm"),

@@ -1,10 +1,12 @@
-"""The process's place among its peers: rank, device, seeds, collectives. The only reader of environment variables."""
+"""The process's place among its peers: rank, device, collectives. The only reader of environment variables."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ingot.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +24,7 @@ def single_threaded() -> None:
 
 @dataclass(frozen=True)
 class World:
-    """One process of `size`, which computes on `device`; a single process is a world of size 1 without any backend."""
+    """One process of `size`, which computes on `device`."""
 
     rank: int
     size: int
@@ -30,24 +32,15 @@ class World:
 
     @classmethod
     def join(cls, device: str = "auto") -> World:
-        """Join the peers that torchrun announces in RANK, WORLD_SIZE and LOCAL_RANK, or be alone."""
+        """This process's place, on `device` or on the best one there is. Raises UserError where there are several."""
         import torch
-        import torch.distributed as dist
 
-        rank, size = int(environment("RANK", "0")), int(environment("WORLD_SIZE", "1"))
+        if int(environment("WORLD_SIZE", "1")) > 1:
+            what = "training in several processes is not there yet"
+            raise UserError(what, where="WORLD_SIZE", mend="start ingot without torchrun")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        place = torch.device(device, int(environment("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
-        if place.type == "cuda":
-            torch.cuda.set_device(place)
-        if size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-        return cls(rank, size, place)
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process is the one that prints and writes what is written once."""
-        return self.rank == 0
+        return cls(0, 1, torch.device(device))
 
     def sum(self, value: torch.Tensor) -> torch.Tensor:
         """The sum of `value` over all ranks, on every rank; in place where there is more than one."""
@@ -56,27 +49,3 @@ class World:
 
             dist.all_reduce(value)
         return value
-
-    def broadcast(self, value: Any) -> Any:
-        """Rank 0's `value` on every rank; anything that pickles, between processes of one trusted run."""
-        if self.size == 1:
-            return value
-        import torch.distributed as dist
-
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
-
-    def barrier(self) -> None:
-        """Wait until every rank is here."""
-        if self.size > 1:
-            import torch.distributed as dist
-
-            dist.barrier()
-
-    def leave(self) -> None:
-        """Part from the peers at the end of a job."""
-        if self.size > 1:
-            import torch.distributed as dist
-
-            dist.destroy_process_group()

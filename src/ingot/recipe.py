@@ -121,8 +121,8 @@ class Training(Config):
 
     duration: str = "20 tokens per parameter"
     """'300 steps', '10M tokens', '2 epochs', '5 minutes' or '20 tokens per parameter'"""
-    steps: int | None = Field(default=None, gt=0)
-    """what `duration` came to; the run writes it here so that a resume is exact"""
+    settled: str = Field(default="", pattern=r"^(\d+ steps for .+)?$")
+    """what `duration` came to, as '290 steps for 5 minutes'; the run writes it here so that a resume is exact"""
     batch_tokens: int = Field(default=16_384, gt=0)
     """tokens in a step, over all ranks"""
     micro_tokens: int | None = Field(default=None, gt=0)
@@ -143,6 +143,12 @@ class Training(Config):
     _parses = field_validator("save_every")(classmethod(lambda cls, text: Every.parse(text) and text))
     _lasts = field_validator("duration")(classmethod(lambda cls, text: Duration.parse(text) and text))
 
+    @property
+    def steps(self) -> int | None:
+        """The settled number of steps, where it was settled for this very duration."""
+        steps, _, duration = self.settled.partition(" steps for ")
+        return int(steps) if duration == self.duration else None
+
     @model_validator(mode="after")
     def _stages_are_the_whole_run(self) -> Self:
         total = sum(stage.share for stage in self.stages)
@@ -156,7 +162,7 @@ class Recipe(Config):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """the run's name and its folder's"""
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, lt=2**32)
     """of the weights, the order of the data and dropout"""
     runs: Path = Path("runs")
     """folder of all runs"""
@@ -204,6 +210,10 @@ class Recipe(Config):
         """Where the run lies."""
         return self.runs / self.name
 
+    def with_training(self, **values: Any) -> Self:
+        """The recipe with some values of `train` replaced."""
+        return self.model_copy(update={"train": self.train.model_copy(update=values)})
+
     @property
     def stages(self) -> list[Stage]:
         """The stages of the run: at least one."""
@@ -224,7 +234,7 @@ class Recipe(Config):
                 whole = block * max(1, round(stage.batch_tokens / block))
                 raise ValueError(
                     f"a batch of {stage.batch_tokens:,} tokens does not split into rows of {block:,} (model.context); "
-                    f"train.batch_tokens={whole} is the nearest that does"
+                    f"batch_tokens={whole} is the nearest that does"
                 )
             micro = self.train.micro_tokens or stage.batch_tokens
             if micro % stage.length or stage.batch_tokens % micro:

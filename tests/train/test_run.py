@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from ingot.checkpoint.store import Checkpoints
+from ingot.engine.native import Engine
 from ingot.errors import UserError
 from ingot.recipe import Recipe
 from ingot.train.run import train
@@ -83,7 +86,7 @@ def test_an_interrupted_run_saves_says_how_to_go_on_and_goes_on(tiny):
     wait_for(lambda: (folder / "metrics.jsonl").exists() and len(records(folder)) > 8, process)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
-    assert process.returncode == 0, output
+    assert process.returncode == 130, output
     assert "the same command goes on" in output
     assert len(list((folder / "checkpoints").glob("step-*"))) == 1
     train(Recipe.load(recipe))
@@ -149,6 +152,85 @@ def test_minutes_are_settled_in_steps_by_a_probe(tiny):
     folder = train(recipe)
     steps = Recipe.load(folder / "recipe.yaml").train.steps
     assert steps == [record["step"] for record in exact_records(folder)][-1]
+
+
+def test_a_changed_mind_before_the_first_checkpoint_is_no_offence(tiny):
+    recipe = tiny()
+    with pytest.raises(UserError, match="there is no"):
+        train(Recipe.load(recipe, ["data.sources.0.path=nowhere/*.txt"]))
+    train(Recipe.load(recipe, ["train.duration=6 steps"]))
+
+
+def test_a_source_that_moved_is_the_same_source(tiny, text):
+    recipe = tiny()
+    train(Recipe.load(recipe, ["train.duration=6 steps"]))
+    moved = text.rename(text.with_name("moved"))
+    train(Recipe.load(recipe, ["train.duration=12 steps", f"data.sources.0.path={moved}"]))
+
+
+def test_a_shorter_duration_than_what_was_trained_is_refused(tiny):
+    recipe = tiny()
+    train(Recipe.load(recipe, ["train.duration=12 steps"]))
+    with pytest.raises(UserError, match="6 steps are 6 steps, and this run has made 12 already"):
+        train(Recipe.load(recipe, ["train.duration=6 steps"]))
+
+
+def test_longer_minutes_go_by_the_speed_so_far(tiny):
+    recipe = tiny()
+    folder = train(Recipe.load(recipe, ["train.duration=12 steps"]))
+    state = json.loads((folder / "checkpoints/step-000012/train/state.json").read_text())["state"]
+    minutes = 2 * state["seconds"] / 60
+    train(Recipe.load(recipe, [f"train.duration={minutes:.9f} minutes"]))
+    assert Recipe.load(folder / "recipe.yaml").train.steps == 24
+
+
+def test_stages_take_the_blocks_one_after_another_even_when_the_run_grows(tiny):
+    stages = "train.stages=[{share: 0.5, length: 8, batch_tokens: 128}, {share: 0.5, length: 32, batch_tokens: 256}]"
+    folder = train(Recipe.load(tiny(), ["train.duration=10 steps", stages]))
+    steps = [record for record in records(folder) if record["kind"] == "train"]
+    assert [record["length"] for record in steps] == [8] * 5 + [32] * 5
+    train(Recipe.load(tiny(), ["train.duration=20 steps", stages]))
+    state = json.loads((folder / "checkpoints/step-000020/train/state.json").read_text())["state"]
+    assert state["blocks"] == (5 * 128 + 5 * 256 + 10 * 256) // 32
+
+
+def test_nothing_held_out_is_said_and_trains(tiny, capsys):
+    folder = train(Recipe.load(tiny(), ["data.held_out.share=0"]))
+    assert "nothing is held out" in capsys.readouterr().out
+    assert all(record["kind"] != "validation" for record in records(folder))
+    train(Recipe.load(tiny(), ["data.held_out.share=0"]))
+    assert "this run is complete" in capsys.readouterr().out
+
+
+def test_a_prompt_longer_than_the_context_is_refused_before_training(tiny):
+    with pytest.raises(UserError, match=r"samples\.prompts: a prompt has"):
+        train(Recipe.load(tiny(), [f"samples.prompts=[{'peace ' * 50}]"]))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tiny, monkeypatch):
+    recipe = Recipe.load(tiny())
+    real = Engine.step
+
+    def poisoned(self: Engine, batches: Any, *, step: int, **rest: Any) -> Any:
+        result = real(self, batches, step=step, **rest)
+        return dataclasses.replace(result, loss=result.loss * float("nan")) if step == 15 else result
+
+    monkeypatch.setattr(Engine, "step", poisoned)
+    with pytest.raises(UserError, match="stopped being a number at step 16"):
+        train(recipe)
+    assert [path.name for path in sorted((recipe.folder / "checkpoints").iterdir())] == ["step-000006", "step-000012"]
+    assert (recipe.folder / "report.html").exists()
+
+
+def test_the_last_checkpoint_can_be_the_best(tiny):
+    best = Checkpoints(train(Recipe.load(tiny()))).best()
+    assert best and best.step == 24
+
+
+def test_several_processes_are_refused_in_one_line(tiny, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="start ingot without torchrun"):
+        train(Recipe.load(tiny()))
 
 
 def test_two_processes_do_not_train_one_run(tiny):

@@ -1,4 +1,4 @@
-"""The timetable: closed forms agree with walking through the run."""
+"""The timetable: stages in their order and by their shares, durations as steps."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from ingot.recipe import Duration, Stage
 from ingot.train.timetable import Timetable, steps_for, steps_for_minutes
 
 
-@given(st.integers(3, 500), st.lists(st.tuples(st.integers(1, 9), st.integers(1, 8)), min_size=1, max_size=3))
-def test_blocks_count_what_the_steps_take(steps, parts):
-    total = sum(weight for weight, _ in parts)
-    stages = tuple(Stage(share=weight / total, length=64, batch_tokens=64 * rows) for weight, rows in parts)
-    timetable = Timetable(steps, stages, block=64)
-    walked = 0
-    for step in range(steps):
-        assert timetable.blocks(step) == walked
-        walked += timetable.stage(step).batch_tokens // 64
-    assert timetable.blocks(steps) == walked
-    assert timetable.ends[-1] == steps
+@given(st.integers(3, 500), st.lists(st.integers(1, 9), min_size=1, max_size=3))
+def test_each_stage_has_its_share_of_the_steps_in_order(steps, weights):
+    total = sum(weights)
+    stages = tuple(Stage(share=part / total, length=8 + place, batch_tokens=64) for place, part in enumerate(weights))
+    timetable = Timetable(steps, stages)
+    walked = [timetable.stage(step) for step in range(steps)]
+    assert walked == sorted(walked, key=lambda stage: stage.length)
+    for stage in stages:
+        assert abs(walked.count(stage) - stage.share * steps) <= 1
 
 
 def test_durations_come_to_steps():
@@ -31,6 +29,7 @@ def test_durations_come_to_steps():
         ("2 epochs", 200),
         ("20 tokens per parameter", 1_000),
         ("1 step", 2),  # every stage gets a step
+        ("5 minutes", None),
     ]:
         assert steps_for(Duration.parse(text), stages, epoch_tokens=12_800, parameters=6_400) == steps
     assert steps_for_minutes(2, stages, [0.5, 1.5]) == 120

@@ -64,8 +64,10 @@ class Engine:
         The loss is the mean over the target tokens of all batches of all ranks. Dropout is a function of
         (seed, step, rank), so no random state needs keeping.
         """
-        torch.manual_seed(seed * 1_000_003 + step * 1_009 + self.world.rank)
-        targets = int(self.world.sum(torch.tensor(sum(batch.target_count for batch in batches))))
+        torch.manual_seed((seed * 1_000_003 + step * 1_009 + self.world.rank) % 2**63)
+        targets = int(
+            self.world.sum(torch.tensor(sum(batch.target_count for batch in batches), device=self.world.device))
+        )
         loss = torch.zeros((), device=self.world.device)
         for batch in batches:
             share = self._loss(batch) / max(targets, 1)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ingot.checkpoint.store import Checkpoints
 from ingot.config import parse_yaml, to_yaml, validate
 from ingot.errors import UserError
-from ingot.files import write_atomically
+from ingot.files import disk_errors, write_atomically
 from ingot.recipe import Recipe
 
 # What may differ between the command that began a run and the one that goes on with it: it changes how a run is
 # watched, kept or computed, or how long it lasts, but not what it is.
 FREE = {"runs", "cache", "evaluation", "samples"}
-FREE_IN_TRAIN = {"duration", "steps", "micro_tokens", "precision", "compile", "save_every", "keep"}
+FREE_IN_TRAIN = {"duration", "settled", "micro_tokens", "precision", "compile", "save_every", "keep"}
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run against a second process. Raises UserError when another one has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    """Hold the run against a second process. Raises UserError when another one has it.
+
+    The lock lies beside the folder, which may be moved aside while it is held.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -38,12 +43,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def begin(recipe: Recipe) -> Recipe:
-    """Write `recipe` into its run's folder, or check it against the one there and take over its number of steps.
+    """Write `recipe` into its run's folder, or check it against the one there and take over what that has settled.
 
-    Raises UserError that names the first key in which the two differ beyond what may differ.
+    A run that has no checkpoint yet has nothing to lose and takes any recipe. Raises UserError that names the first
+    key in which the two differ beyond what may differ.
     """
     path = recipe.folder / "recipe.yaml"
-    if path.exists():
+    if path.exists() and Checkpoints(recipe.folder).all():
         begun = validate(Recipe, parse_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
         if difference := _first_difference(_fixed(begun), _fixed(recipe)):
             key, old, new = difference
@@ -52,25 +58,9 @@ def begin(recipe: Recipe) -> Recipe:
                 where=str(recipe.folder),
                 mend="choose another name=…, or begin again with --fresh (the old run is kept beside it)",
             )
-        recipe = with_training(recipe, _settled(begun, recipe))
+        recipe = recipe.with_training(**_settled(begun, recipe))
     write_atomically(path, to_yaml(recipe))
     return recipe
-
-
-def with_training(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """The recipe with some values of `train` replaced."""
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update=dict(values))})
-
-
-def _settled(begun: Recipe, recipe: Recipe) -> dict[str, Any]:
-    """What the run found out when it began and `recipe` leaves open: a resume must not find out anything else."""
-    settled: dict[str, Any] = {}
-    if recipe.train.steps is None and recipe.train.duration == begun.train.duration:
-        settled["steps"] = begun.train.steps
-    for key in ("precision", "compile"):
-        if getattr(recipe.train, key) == "auto":
-            settled[key] = getattr(begun.train, key)
-    return settled
 
 
 def set_aside(folder: Path) -> Path | None:
@@ -83,15 +73,28 @@ def set_aside(folder: Path) -> Path | None:
     return folder.rename(aside)
 
 
+def _settled(begun: Recipe, recipe: Recipe) -> dict[str, Any]:
+    """What the run found out when it began and `recipe` leaves open: a resume must not find out anything else."""
+    settled = {
+        key: getattr(begun.train, key) for key in ("precision", "compile") if getattr(recipe.train, key) == "auto"
+    }
+    return settled | {"settled": recipe.train.settled or begun.train.settled}
+
+
 def _fixed(recipe: Recipe) -> dict[str, Any]:
+    """What makes the run the one it is; of a source, what it is and not where it lies."""
     values = {key: value for key, value in recipe.to_dict().items() if key not in FREE}
+    values["data"]["sources"] = [source.identity() for source in recipe.data.sources]
     return values | {"train": {key: value for key, value in values["train"].items() if key not in FREE_IN_TRAIN}}
 
 
 def _first_difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any] | None:
+    """The first place, as a dotted key, at which two nested values differ, and the two values there."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            if found := _first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else key):
+            if found := _first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key)):
                 return found
         return None
     return None if old == new else (path, old, new)

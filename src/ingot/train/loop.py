@@ -11,7 +11,6 @@ from typing import Any
 from ingot.data.loader import Loader
 from ingot.engine.native import Engine
 from ingot.errors import UserError
-from ingot.evaluate.loss import HeldOutLoss
 from ingot.recipe import Every, Recipe
 from ingot.train.meter import Meter
 from ingot.train.stop import Stop
@@ -23,6 +22,7 @@ class State:
     """Where a run stands. With the weights and the optimizer's state, it is all that a resume needs."""
 
     step: int = 0  # updates done
+    blocks: int = 0  # of the data's order, used up
     tokens: int = 0  # target tokens trained on
     seconds: float = 0.0  # spent in steps: no set-up, compilation, evaluation or saving
     loss: float = math.nan  # of the last step, in nats a token
@@ -42,40 +42,38 @@ class Loop:
     loader: Loader
     meter: Meter
     save: Callable[[State], None]
-    evaluate: Callable[[State, bool], HeldOutLoss]  # second argument: on all of the held-out text
+    evaluate: Callable[[State, bool], None]  # second argument: on all of the held-out text
     sample: Callable[[State], None]
 
-    def run(self, state: State, stop: Stop) -> bool:
-        """Advance `state` to the end of the timetable, or until `stop` asks. True: the run is complete."""
+    def run(self, state: State, stop: Stop, *, look_first: bool) -> bool:
+        """Advance `state` to the end of the timetable, or until `stop` asks. True: the run is complete.
+
+        `look_first`: a kill may have come between the save of `state` and what follows a save.
+        """
         steps = self.timetable.steps
-        if state.step:
-            self._look(state)  # a kill may have come between the save and what follows it
+        if state.step and look_first:
+            self._look(state)
         while state.step < steps and not stop.asked:
             self._step(state)
             if self._saves(state) or stop.asked or stop.save_asked:
                 self.save(state)
                 stop.save_asked = False
             self._look(state)
+        if stop.asked and state.step:
+            self.save(state)  # which changes nothing where this step was saved
         return state.step == steps
 
     def _saves(self, state: State) -> bool:
         """Whether a save falls due: by its own rhythm, before an evaluation, and at the end."""
-        return (
-            state.step == self.timetable.steps
-            or self._due(self.recipe.train.save_every, state)
-            or self._evaluates(state)
-        )
-
-    def _evaluates(self, state: State) -> bool:
-        """The end has an evaluation of its own, on all of the held-out text."""
-        return state.step < self.timetable.steps and self._due(self.recipe.evaluation.every, state)
+        rhythms = (self.recipe.train.save_every, self.recipe.evaluation.every)
+        return state.step == self.timetable.steps or any(self._due(every, state) for every in rhythms)
 
     def _due(self, every: str, state: State) -> bool:
         return Every.parse(every).due(state.step, self.timetable.steps)
 
     def _look(self, state: State) -> None:
         """Show what the model can do by now, where that falls due."""
-        if self._evaluates(state):
+        if self._due(self.recipe.evaluation.every, state):
             self.evaluate(state, False)
         if self._due(self.recipe.samples.every, state):
             self.sample(state)
@@ -84,19 +82,19 @@ class Loop:
         began = time.perf_counter()
         stage = self.timetable.stage(state.step)
         factor = self.recipe.schedule.factor((state.step + 0.5) / self.timetable.steps)  # a step counts by its middle
-        batches = self.loader.take(
-            self.timetable.blocks(state.step), self.timetable.blocks(state.step + 1), stage.length
-        )
+        end = state.blocks + stage.batch_tokens // self.recipe.model.context
+        batches = self.loader.take(state.blocks, end, stage.length)
         result = self.engine.step(batches, factor=factor, step=state.step, seed=self.recipe.seed)
         loss, norm = result.loss.item(), result.gradient_norm.item()
         if not math.isfinite(loss + norm):
             raise UserError(
                 f"the loss or its gradient stopped being a number at step {state.step + 1}; the update was not kept",
                 where=str(self.recipe.folder),
-                mend="go on from the last checkpoint with half the optimizer.lr, under another name",
+                mend="begin again with half of optimizer.lr, under another name=…",
             )
         seconds = time.perf_counter() - began
         state.step += 1
+        state.blocks = end
         state.tokens += result.targets
         state.seconds += seconds
         state.loss = loss

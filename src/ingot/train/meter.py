@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from ingot.evaluate.loss import HeldOutLoss
+from ingot.files import disk_errors
 from ingot.model.architecture import Architecture, flops_per_token
 from ingot.recipe import Stage
 from ingot.track.tracker import Tracker
@@ -27,13 +29,12 @@ QUIET_SECONDS = 15.0  # between two lines where the output is no terminal
 
 
 class Meter:
-    """The voice of rank 0; the other ranks' meters are silent."""
+    """The voice of a run."""
 
-    def __init__(self, folder: Path, tracker: Tracker, *, loud: bool):
+    def __init__(self, folder: Path, tracker: Tracker):
         self.tracker = tracker
-        self.console = Console(quiet=not loud, highlight=False)
-        self._folder = folder
-        self._loud = loud
+        self.console = Console(highlight=False)
+        self._log = folder / "log.txt"
         self._recent: deque[tuple[float, int, float]] = deque(maxlen=WINDOW)  # seconds, tokens, loss of a step
         self._validation = ""
         self._spoke = 0.0
@@ -48,43 +49,37 @@ class Meter:
             expand=True,
         )
         self._status = Text()
-        self._live = Live(Group(self._progress, self._status), console=self.console, refresh_per_second=4)
 
     def measure_against(self, arch: Architecture, peak: float) -> None:
         """Show speed as a share of `peak`, in FLOP/s, for a model of this shape."""
         self._arch, self._peak = arch, peak
 
-    def begin(self, name: str, step: int, steps: int) -> None:
-        """Show the bar of a run that stands at `step` of `steps`."""
+    @contextlib.contextmanager
+    def live(self, name: str, step: int, steps: int) -> Iterator[None]:
+        """Show the bar of a run that stands at `step` of `steps`, where the output is a terminal."""
         self._task = self._progress.add_task(name, completed=step, total=steps)
-
-    def __enter__(self) -> Self:
-        if self.console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(Group(self._progress, self._status), console=self.console, refresh_per_second=4):
+            yield
 
     def say(self, line: str) -> None:
         """One line above the bar, and into log.txt with the time."""
         self.console.print(line, markup=False, soft_wrap=True)
-        if self._loud:
-            stamp = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-            with (self._folder / "log.txt").open("a", encoding="utf-8") as file:
-                file.write(f"{stamp} {line}\n")
+        stamp = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        with disk_errors(self._log), self._log.open("a", encoding="utf-8") as file:
+            file.write(f"{stamp} {line}\n")
 
     def step(
         self, state: State, *, loss: float, norm: float, factor: float, seconds: float, targets: int, stage: Stage
     ) -> None:
-        """Record one step: `loss` in nats a token, `factor` the share of the peak rate."""
+        """Record one step: `loss` in nats a token, `factor` the share of the peak learning rate."""
         self._recent.append((seconds, targets, loss))
-        rate = targets / seconds
+        speed = targets / seconds
         record: dict[str, Any] = {"kind": "train", "step": state.step, "tokens": state.tokens, "loss": loss}
-        record |= {"lr": factor, "gradient_norm": norm, "seconds": state.seconds, "tokens_per_second": rate}
-        record |= {"share_of_peak": self._share(rate, stage.length), "length": stage.length, "batch_tokens": targets}
+        record |= {"rate": factor, "gradient_norm": norm, "seconds": state.seconds, "tokens_per_second": speed}
+        record |= {"share_of_peak": self._share(speed, stage.length), "length": stage.length, "batch_tokens": targets}
         self.tracker.log(record)
         self._show(state, factor, stage.length)
 
@@ -100,19 +95,19 @@ class Meter:
             f"perplexity {result.perplexity:.1f} on {extent}"
         )
 
-    def _share(self, rate: float, length: int) -> float:
-        return rate * flops_per_token(self._arch, length) / self._peak
+    def _share(self, speed: float, length: int) -> float:
+        return speed * flops_per_token(self._arch, length) / self._peak
 
     def _show(self, state: State, factor: float, length: int) -> None:
         seconds, targets, losses = (sum(column) for column in zip(*self._recent, strict=True))
-        rate = targets / max(seconds, 1e-9)
-        parts = [f"loss {losses / len(self._recent):.3f}", f"{rate:,.0f} tokens/s"]
-        parts += [f"{self._share(rate, length):.0%} of matmul peak", f"rate x{factor:.2f}"]
+        speed = targets / max(seconds, 1e-9)
+        parts = [f"loss {losses / len(self._recent):.3f}", f"{speed:,.0f} tokens/s"]
+        parts += [f"{self._share(speed, length):.0%} of matmul peak", f"rate ×{factor:.2f}"]
         parts += [self._validation] if self._validation else []
         line = "  ·  ".join(parts)
         if self.console.is_terminal:
             self._status.plain = line
             self._progress.update(self._task, completed=state.step)
-        elif self._loud and time.monotonic() - self._spoke > QUIET_SECONDS:
+        elif time.monotonic() - self._spoke > QUIET_SECONDS:
             self._spoke = time.monotonic()
             self.console.print(f"step {state.step:>6,}  {line}", markup=False, soft_wrap=True)
