@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 
@@ -34,6 +35,11 @@ from ingot.generate.sampling import Sampling
         (["recipes", "explain", "optimiser"], "did you mean 'optimizer'?"),
         (["train", "nowhere.yaml"], "nowhere.yaml"),
         (["generate", "nothing", "--runs", "nowhere"], "nothing"),
+        (["generate", "Once upon a time " * 30, "--runs", "nowhere"], "there is no model 'Once upon"),
+        (["generate", "demo", "--seed", "9223372036854775808"], "seed: input should be less than"),
+        (["prepare", "demo", "cache=/dev/null/x"], "this place can't be written to"),
+        (["recipes", "show", "demo", "model.layers.foo=1"], "has no keys below it"),
+        (["recipes", "show", "demo", "optimizer={kind: [a]}"], "there is no optimizer of kind"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_and_exits_with_2(arguments, told, capsys):
@@ -61,6 +67,17 @@ def test_explain_keeps_to_the_keys_asked_for(capsys):
     assert head.split() == ["key", "type", "default", "meaning"]
     assert rows
     assert all(row.startswith("train.") for row in rows)
+
+
+def test_explain_writes_defaults_as_a_recipe_would(capsys):
+    assert run(["recipes", "explain"]) == 0
+    shown = capsys.readouterr().out
+    assert not re.search(r"\b(True|False|None)\b|\(\d|\('", "\n".join(line[:90] for line in shown.splitlines()))
+
+
+def test_a_generate_option_that_does_not_fit_is_not_sent_to_the_recipes(capsys):
+    assert run(["generate", "demo", "--temperature", "-1"]) == 2
+    assert "recipes" not in capsys.readouterr().err
 
 
 def test_generate_has_the_defaults_of_sampling():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from ingot.config import Choice, Config, explain, override, parse_yaml, to_yaml, validate
+from ingot.config import Choice, Config, explain, override, parse_yaml, to_yaml, validate, yaml_word
 from ingot.errors import UserError
 
 
@@ -40,6 +43,16 @@ class Drawing(Config):
     """more of them"""
     frame: Square = Square()
     """what it is set in"""
+    framed: bool = True
+    """whether it has a frame"""
+    size: tuple[float, float] | None = None
+    """width and height in metres"""
+    margins: tuple[float, float] = (0.5, 1e-10)
+    """in metres"""
+    place: Path = Path("walls")
+    """where it hangs"""
+    note: str = ""
+    """what is written below"""
 
 
 def load(**values: object) -> Drawing:
@@ -67,6 +80,10 @@ def test_a_choice_is_a_word_or_a_mapping_and_the_first_member_by_default():
         ({"shape": {"radius": -1}}, "drawing.yaml: shape.radius: input should be greater than 0, not -1"),
         ({"shape": {"kind": "square", "side": "wide"}}, "drawing.yaml: shape.side: input should be a valid integer"),
         ({"title": None}, "drawing.yaml: title: input should be a valid string, not None"),
+        ({"shape": {"kind": ["a"]}}, "drawing.yaml: shape: there is no shape of kind ['a']; known: circle, square"),
+        ({"shape": {"kind": {"a": 1}, "side": 1}}, "there is no shape of kind {'a': 1}"),
+        ({"shape": 3}, "drawing.yaml: shape: input should be"),
+        ({"others": [["a"]]}, "drawing.yaml: others.0: input should be"),
     ],
 )
 def test_a_mistake_gets_one_line_with_what_where_and_the_mend(values, line):
@@ -74,6 +91,13 @@ def test_a_mistake_gets_one_line_with_what_where_and_the_mend(values, line):
         load(**values)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_value_that_does_not_fit_is_sent_only_where_the_caller_says():
+    for mend in ("", "see there"):
+        with pytest.raises(UserError) as caught:
+            validate(Drawing, {"title": 3}, where="drawing.yaml", mend=mend)
+        assert str(caught.value).endswith(f"string, not 3{mend and '; see there'}")
 
 
 def test_a_missing_key_is_named():
@@ -94,6 +118,35 @@ def test_every_float_that_python_prints_is_a_number_in_yaml(number):
 def test_yaml_numbers_follow_yaml_1_2():
     assert parse_yaml("[1e-3, 5, 12_000, -2.5e+4, 1.2.3, e5, '7']") == [0.001, 5, 12000, -25000.0, "1.2.3", "e5", "7"]
     assert isinstance(parse_yaml("5"), int)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("010", 10), ("08", 8), ("+1", 1), ("-0", 0), ("0o10", 8), ("0x10", 16), ("0xfF", 255), ("12_000", 12_000)),
+        *(("1_0.5", 10.5), ("010.5", 10.5), ("1:30", "1:30"), ("0b11", "0b11"), ("0o18", "0o18"), ("-0x1", "-0x1")),
+        *(("_1", "_1"), ("0x", "0x"), ("2026-11-05", "2026-11-05"), ("2024-13-45", "2024-13-45"), ("=", "=")),
+        *(("2026-11-05 10:00:00", "2026-11-05 10:00:00"), ("~", None), ("", None), (".inf", float("inf"))),
+    ],
+)
+def test_yaml_scalars_are_those_of_the_core_schema(text, value):
+    found = parse_yaml(f"key: {text}")["key"]
+    assert (found, type(found)) == (value, type(value))
+
+
+@given(st.text(st.sampled_from("0123456789abcdefox_.:-+eE~<= nulltryifNTF"), max_size=12) | st.text())
+def test_any_string_comes_back_from_yaml_as_it_was(text):
+    drawing = load(title=text)
+    assert validate(Drawing, parse_yaml(to_yaml(drawing)), "again") == drawing
+    assert parse_yaml(f"[{yaml_word([text])}, 1]") == [[text], 1]
+
+
+@pytest.mark.parametrize(
+    "text", ["!!int x", "!!int ''", "!!bool maybe", "!!float x", "!!timestamp x", "9" * 5000, "[" * 5000, "{[a]: 1}"]
+)
+def test_what_looks_like_a_value_and_is_none_is_one_line(text):
+    with pytest.raises(UserError, match=r"^f(:1)?: not valid YAML"):
+        parse_yaml(text, "f")
 
 
 def test_yaml_booleans_follow_yaml_1_2():
@@ -120,10 +173,18 @@ def test_another_kind_drops_the_fields_of_the_old_one():
     assert override({"shape": {"kind": "circle", "radius": 3}}, ["shape.kind=square"]) == {"shape": {"kind": "square"}}
 
 
-@pytest.mark.parametrize("assignment", ["title", "=3", "others.7.side=1", "others.x=1", "title.deeper=1"])
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        *("title", "=3", "others.7.side=1", "others.x=1", "title.deeper=1", "frame.side.foo=1", "frame.side.foo.bar=1"),
+        *("shape={kind: [a]}", "shape.kind=[a]", "others=[{kind: {a: 1}}]", "frame={kind: [a], sid: 1}"),
+        *("title={[a]: 1}", "on.off=1"),
+    ],
+)
 def test_a_malformed_override_is_refused(assignment):
-    with pytest.raises(UserError):
-        validate(Drawing, override({"title": "t", "others": []}, [assignment]), "drawing.yaml")
+    with pytest.raises(UserError) as caught:
+        validate(Drawing, override({"title": "t", "others": [], "frame": {"side": 2}}, [assignment]), "drawing.yaml")
+    assert "\n" not in str(caught.value)
 
 
 def test_explain_lists_every_key_with_its_meaning():
@@ -132,3 +193,23 @@ def test_explain_lists_every_key_with_its_meaning():
     assert keys["shape[circle].radius"].meaning == "distance in metres"
     assert keys["others.0[square].side"].default == "2"
     assert keys["frame.side"].type == "int"
+    defaults = {name: keys[name].default for name in ("framed", "size", "margins", "place", "note")}
+    assert defaults == {"framed": "true", "size": "null", "margins": "[0.5, 1.0e-10]", "place": "walls", "note": "''"}
+    assert keys["size"].type == "list of float, float | null"
+
+
+class Unfinished(Choice):
+    """A family whose members must say what they do."""
+
+    @abstractmethod
+    def act(self) -> str:
+        """What it does."""
+
+
+class Idle(Unfinished, name="idle"):
+    """Says nothing."""
+
+
+def test_a_member_that_leaves_its_part_undone_can_not_be_made():
+    with pytest.raises(TypeError, match="act"):
+        validate(Unfinished, {"kind": "idle"}, "here")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
+from pathlib import Path
 
 import pytest
-import zstandard
 
 from ingot import files
 from ingot.errors import UserError
@@ -47,11 +46,22 @@ def test_sha256_is_that_of_the_content(tmp_path):
     assert files.sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize(
-    ("name", "pack"), [("a.txt", bytes), ("a.txt.gz", gzip.compress), ("a.txt.zst", zstandard.compress)]
-)
-def test_packed_files_open_as_what_they_hold(tmp_path, name, pack):
-    path = tmp_path / name
-    path.write_bytes(pack(b"one\ntwo\n"))
-    with files.open_bytes(path) as file:
-        assert list(file) == [b"one\n", b"two\n"]
+@pytest.mark.parametrize("place", ["/dev/null/x/y", "file", "file/deep", "dangling", "x" * 300, "/proc/x/y"])
+def test_a_place_that_can_hold_nothing_is_one_line(tmp_path, place):
+    if place.startswith("/proc") and not Path("/proc").is_dir():
+        pytest.skip("no such place on this system")
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    folder = tmp_path / place
+    with pytest.raises(UserError, match="this place can't be written to"):
+        files.make_folder(folder)
+    with pytest.raises(UserError, match="this place can't be written to"):
+        files.write_atomically(folder / "value", "new")
+    with pytest.raises(UserError, match="this place can't be written to"), files.new_folder(folder / "new"):
+        pytest.fail("there is no draft to write to")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_an_input_that_is_missing_is_no_fault_of_the_place(tmp_path):
+    with pytest.raises(FileNotFoundError), files.new_folder(tmp_path / "new"):
+        (tmp_path / "input").read_bytes()

@@ -136,6 +136,11 @@ def test_no_attics_and_no_loose_ends():
     assert not [path for path in everything if loose.search(path.read_text(encoding="utf-8"))]
 
 
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_what_a_member_must_do_is_abstract(path):
+    assert "NotImplementedError" not in path.read_text(encoding="utf-8"), "mark it with abc.abstractmethod"
+
+
 def test_every_module_imports():
     for module in pkgutil.walk_packages(ingot.__path__, "ingot."):
         if module.name != "ingot.__main__":

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer, model_validator
+from pydantic_core import to_jsonable_python
 
 from ingot.errors import UserError
 
@@ -62,7 +63,7 @@ class Choice(Config):
         value = dict(value)
         allowed = cls.choices()
         kind = value.pop("kind", next(iter(allowed)))
-        if kind not in allowed:
+        if not isinstance(kind, str) or kind not in allowed:
             raise ValueError(f"there is no {cls.__name__.lower()} of kind {kind!r}; {nearest(str(kind), allowed)}")
         member = allowed[kind]
         return handler(value) if member is cls else member.model_validate(value)
@@ -78,29 +79,46 @@ class Choice(Config):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose scalars follow YAML 1.2: `1e-3` is a number and `no` is a word."""
+    """YAML whose scalars follow YAML 1.2: `1e-3` and `010` (ten) are numbers, `no` and `2026-11-05` are words."""
 
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in known if tag.rpartition(":")[2] not in ("bool", "float")]
+        first: [(tag, pattern) for tag, pattern in known if tag.rpartition(":")[2] in ("null", "merge")]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def integer(self, node: yaml.ScalarNode) -> int:
+        """Decimal, `0o` octal or `0x` hexadecimal; underscores group digits."""
+        text = str(self.construct_scalar(node)).replace("_", "")
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
-# Behind the integers, which the pattern of a float matches as well.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][-+]?\d+)?|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
+
+class _Dumper(yaml.SafeDumper):
+    """YAML in which a string that either version of YAML would take for something else stands in quotes."""
+
+
+# The first pattern that matches decides: an integer matches that of a float as well.
+_SCALARS = {
+    "bool": ("tTfF", r"^(?:true|True|TRUE|false|False|FALSE)$"),
+    "int": ("-+0123456789", r"^(?:[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+)$"),
+    "float": (
+        "-+0123456789.",
+        r"^[-+]?(?:(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))$"
+        r"|^\.(?:nan|NaN|NAN)$",
+    ),
+}
+for _name, (_first, _pattern) in _SCALARS.items():
+    for _side in (_Loader, _Dumper):
+        _side.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.integer)
 
 
 def parse_yaml(text: str, where: str = "") -> Any:
     """The value that `text` holds. Raises UserError with the line for text that is not YAML."""
     try:
         return yaml.load(text, Loader=_Loader)
+    except (ValueError, LookupError, AttributeError, RecursionError):  # PyYAML's own for `!!int x` and its like
+        what = "not valid YAML: a value is not what its tag promises, or lies too deep"
+        raise UserError(what, where=where, mend="put it in quotes") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"{where}:{mark.line + 1}" if mark else where
@@ -110,7 +128,14 @@ def parse_yaml(text: str, where: str = "") -> Any:
 
 def to_yaml(value: Config) -> str:
     """`value` as YAML that `load` reads back equal."""
-    return yaml.safe_dump(value.to_dict(), sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(value.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def yaml_word(value: Any) -> str:
+    """A plain value as YAML in one line, as it would stand behind a key."""
+    plain = to_jsonable_python(value)
+    text = yaml.dump(plain, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=float("inf"))
+    return text.removesuffix("...\n").rstrip("\n")
 
 
 def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -139,6 +164,8 @@ def _put(at: Any, path: list[str], value: Any, key: str) -> Any:
         return [*at[:index], _put(at[index], rest, value, key) if rest else value, *at[index + 1 :]]
     if isinstance(at, str):  # the bare word of a choice opens up into a mapping
         at = {"kind": at}
+    if at is not None and not isinstance(at, Mapping):
+        raise UserError(f"{yaml_word(at)} has no keys below it", where=f"override {key}", mend="drop the last part")
     at = dict(at or {})
     if head == "kind" and not rest and at.get("kind") != value:
         return {"kind": value}  # another member of the family: the fields of the old one do not carry over
@@ -146,17 +173,22 @@ def _put(at: Any, path: list[str], value: Any, key: str) -> Any:
     return at
 
 
-def validate(cls: type[C], values: Any, where: str) -> C:
-    """`values` as a `cls`. Raises UserError that names the first offending key and what mends it."""
+def validate(cls: type[C], values: Any, where: str, mend: str = "") -> C:
+    """`values` as a `cls`. Raises UserError that names the first offending key and what mends it.
+
+    `mend`: where to look when all that is known is that a value does not fit.
+    """
     if not isinstance(values, Mapping):
-        raise UserError("a mapping of keys to values is expected", where=where, mend="see `ingot recipes explain`")
+        raise UserError("a mapping of keys to values is expected", where=where, mend=mend)
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        raise _explain_error(cls, values, error, where) from None
+        raise _explain_error(cls, values, error, where, mend) from None
 
 
-def _explain_error(cls: type[Config], values: Mapping[str, Any], error: ValidationError, where: str) -> UserError:
+def _explain_error(
+    cls: type[Config], values: Mapping[str, Any], error: ValidationError, where: str, mend: str
+) -> UserError:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     at = f"{where}: {'.'.join(path)}" if path else where
@@ -168,9 +200,7 @@ def _explain_error(cls: type[Config], values: Mapping[str, Any], error: Validati
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return UserError(message, where=at)
-    return UserError(
-        f"{message[0].lower()}{message[1:]}, not {first['input']!r}", where=at, mend="see `ingot recipes explain`"
-    )
+    return UserError(f"{message[0].lower()}{message[1:]}, not {first['input']!r}", where=at, mend=mend)
 
 
 def _owner(cls: type[Config], values: Any, path: Sequence[str]) -> type[Config]:
@@ -183,8 +213,8 @@ def _owner(cls: type[Config], values: Any, path: Sequence[str]) -> type[Config]:
             if field := cls.model_fields.get(part):
                 cls = config_class(field.annotation) or cls
     if issubclass(cls, Choice):
-        kind = values if isinstance(values, str) else values.get("kind", "") if isinstance(values, Mapping) else ""
-        return cls.choices().get(kind) or next(iter(cls.choices().values()))
+        kind = values.get("kind", "") if isinstance(values, Mapping) else values
+        return cls.choices().get(str(kind)) or next(iter(cls.choices().values()))
     return cls
 
 
@@ -216,9 +246,7 @@ def explain(cls: type[Config], prefix: str = "") -> Iterator[Key]:
     for name, field in cls.model_fields.items():
         path = f"{prefix}{name}"
         inner = config_class(field.annotation)
-        default = (
-            "" if inner else "needed" if field.is_required() else str(field.get_default(call_default_factory=True))
-        )
+        default = "" if inner else "needed" if field.is_required() else yaml_word(field.get_default())
         shape = typing.get_origin(field.annotation)
         listed = ".0" if inner and shape in (list, tuple) else ""
         yield Key(path, _type_name(field.annotation), default, " ".join((field.description or "").split()))
@@ -238,6 +266,6 @@ def _type_name(annotation: Any) -> str:
     if origin is typing.Literal:
         return " | ".join(map(str, arguments))
     if origin in (typing.Union, types.UnionType):
-        return " | ".join("none" if argument is type(None) else _type_name(argument) for argument in arguments)
+        return " | ".join("null" if argument is type(None) else _type_name(argument) for argument in arguments)
     inside = ", ".join(_type_name(argument) for argument in arguments if argument is not Ellipsis)
-    return f"{getattr(origin, '__name__', origin)} of {inside}"
+    return f"{'list' if origin is tuple else getattr(origin, '__name__', origin)} of {inside}"

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gzip
 import hashlib
-import io
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from ingot.errors import UserError
 
+# Errors of a place that can't be written to, whatever is tried there.
+_WRONG_PLACE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+}
 DRAFT = ".draft-"  # prefix of what is being written; whatever bears it after a crash is rubbish
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder`, and those above it, where they are missing. Raises UserError for a place that can't hold one."""
+    with disk_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # such as below /proc; elsewhere this error says that an input is missing
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
 
 
 @contextlib.contextmanager
@@ -27,7 +38,8 @@ def new_folder(final: Path) -> Iterator[Path]:
     draft = final.with_name(f"{DRAFT}{final.name}")
     with disk_errors(final):
         shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+        make_folder(draft.parent)
+        draft.mkdir()
         try:
             yield draft
             for path in sorted(draft.rglob("*")):
@@ -44,7 +56,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     """Replace `path` by `data` so that a reader, or a crash, sees the old or the new content and nothing between."""
     draft = path.with_name(f"{DRAFT}{os.getpid()}-{path.name}")
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             draft.write_bytes(data.encode() if isinstance(data, str) else data)
             _flush(draft)
@@ -59,17 +71,6 @@ def sha256(path: Path) -> str:
     """The SHA-256 of the file's content, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """`path` for reading, unpacked on the way where its name ends in .gz or .zst."""
-    if path.suffix == ".gz":
-        return io.BufferedReader(gzip.open(path, "rb"))
-    if path.suffix == ".zst":
-        import zstandard
-
-        return io.BufferedReader(zstandard.open(path, "rb"))
-    return path.open("rb")
 
 
 def _flush(path: Path) -> None:
@@ -93,7 +94,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 where=str(path),
                 mend="free some space, then run the same command again",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in _WRONG_PLACE:
             raise UserError(
                 f"this place can't be written to ({error.strerror})", where=str(path), mend="choose another folder"
             ) from error

@@ -17,6 +17,7 @@ from ingot.data.source import HeldOut, Source
 from ingot.errors import UserError
 from ingot.model.architecture import Architecture
 from ingot.model.initial import Initialization, Scaled
+from ingot.model.objective import Full, Objective
 from ingot.optim.optimizer import AdamW, Optimizer
 from ingot.optim.schedule import Cosine, Schedule
 from ingot.tokenizer.training import BPE, TokenizerConfig
@@ -87,7 +88,7 @@ class Stage(Config):
     length: int = Field(gt=0)
     """tokens in a row; divides model.context"""
     batch_tokens: int = Field(gt=0)
-    """tokens in a step, over all ranks"""
+    """tokens in a step"""
 
 
 class Evaluation(Config):
@@ -124,11 +125,11 @@ class Training(Config):
     settled: str = Field(default="", pattern=r"^(\d+ steps for .+)?$")
     """what `duration` came to, as '290 steps for 5 minutes'; the run writes it here so that a resume is exact"""
     batch_tokens: int = Field(default=16_384, gt=0)
-    """tokens in a step, over all ranks"""
+    """tokens in a step"""
     micro_tokens: int | None = Field(default=None, gt=0)
-    """tokens in one forward pass on one rank; none: the rank's whole share of the batch"""
+    """tokens in one forward pass; null: the whole batch"""
     stages: list[Stage] = []
-    """lengths and batch sizes that change during the run; none: rows of model.context throughout"""
+    """lengths and batch sizes that change during the run; empty: rows of model.context throughout"""
     clip: float = Field(default=1.0, gt=0)
     """largest norm of the gradient"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -178,6 +179,8 @@ class Recipe(Config):
     """the weights before the first step"""
     optimizer: Optimizer = AdamW()
     """how a gradient becomes an update"""
+    loss: Objective = Full()
+    """what a target is compared with"""
     schedule: Schedule = Cosine()
     """how the rate changes over the run"""
     train: Training = Training()
@@ -203,7 +206,7 @@ class Recipe(Config):
             raise UserError(
                 "a recipe is a mapping of keys to values", where=str(path), mend="see `ingot recipes show demo`"
             )
-        return validate(cls, override(values, overrides), where=str(path))
+        return validate(cls, override(values, overrides), where=str(path), mend="see `ingot recipes explain`")
 
     @property
     def folder(self) -> Path:

@@ -132,3 +132,15 @@ def test_only_checkpoints_of_runs_are_tagged(runs: Path, tmp_path: Path):
     write(tmp_path / "foreign")
     with pytest.raises(UserError, match="is no checkpoint of a run"):
         tag(str(tmp_path / "foreign"), "good", runs)
+
+
+@pytest.mark.parametrize("reference", ["word " * 60, "a/" * 3000, "null\0", "demo@" + "9" * 5000, "demo@" + "x" * 300])
+def test_a_text_that_is_no_reference_is_one_line(runs: Path, reference: str):
+    with pytest.raises(UserError, match=r"there is no model|has no checkpoint"):
+        resolve(reference, runs)
+
+
+def test_a_long_text_is_repeated_in_part_only(runs: Path):
+    with pytest.raises(UserError) as caught:
+        resolve("word " * 60, runs)
+    assert len(str(caught.value)) < 200

@@ -134,6 +134,34 @@ def test_damaged_checkpoints_neither_count_nor_go_when_pruning(checkpoints: Chec
     assert latest.step == 2
 
 
+def test_a_flipped_byte_in_a_later_checkpoint_does_not_cost_the_one_just_saved(checkpoints: Checkpoints):
+    for step in (400, 500):
+        save(checkpoints, step)
+    flip(checkpoints.folder_of(500) / "train/tensors.safetensors")
+    resumed = Checkpoints(checkpoints.folder.parent)
+    assert (latest := resumed.latest()) is not None and latest.step == 400
+    save(resumed, 450)
+    resumed.keep(1)
+    assert steps(resumed) == [450, 500]
+    unaware = Checkpoints(checkpoints.folder.parent)  # has searched nothing and so found no damage
+    save(unaware, 460)
+    unaware.keep(1)
+    assert steps(unaware) == [460, 500]
+    save(unaware, 500)  # moves the damaged one aside
+    unaware.keep(1)
+    assert steps(unaware) == [500]
+    assert verify(unaware.folder_of(500)).step == 500
+
+
+def test_what_a_search_found_damaged_is_not_kept_as_the_best(checkpoints: Checkpoints):
+    for step, loss in ((1, 1.0), (2, 2.0), (3, 3.0)):
+        save(checkpoints, step, validation=loss)
+    flip(checkpoints.folder_of(1) / "model/weights/tensors.safetensors")
+    assert (best := checkpoints.best()) is not None and best.step == 2
+    checkpoints.keep(1)
+    assert steps(checkpoints) == [1, 2, 3]
+
+
 def test_the_best_is_by_validation_loss_and_whole(checkpoints: Checkpoints):
     for step, loss in ((1, 2.0), (2, 1.0), (3, 3.0)):
         save(checkpoints, step, train=9.0 - loss)

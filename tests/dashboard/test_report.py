@@ -46,7 +46,7 @@ def train_records(steps: int) -> list[Record]:
             "step": step,
             "tokens": step * 4096,
             "loss": 3 + 6 * math.exp(-step / 40) + 0.05 * math.sin(step * 7.0),
-            "lr": min(1.0, step / 10),
+            "rate": min(1.0, step / 10),
             "gradient_norm": 0.4 + 1 / step,
             "seconds": step * 0.37,
             "tokens_per_second": 4096 / 0.37,
@@ -70,7 +70,7 @@ START = {
 RECIPE = {
     "name": "demo",
     "model": {"family": "qwen3", "layers": 4, "hidden_size": 256, "qk_norm": True},
-    "train": {"duration": "5 minutes", "steps": 300},
+    "train": {"duration": "5 minutes", "settled": "300 steps for 5 minutes"},
     "samples": {"prompts": ["The state of our union"]},
 }
 
@@ -234,7 +234,7 @@ def test_the_commands_are_ones_that_the_shell_and_the_recipe_understand(write_ru
     generate, train = (shlex.split(html.unescape(text)) for text in commands(reported(folder)))
     assert generate == ["ingot", "generate", "demo", "it's $HOME"]
     assert train[:3] == ["ingot", "train", str(folder / "recipe.yaml")]
-    assert override(RECIPE, train[3:])["train"] == {"duration": "10 minutes", "steps": None}
+    assert override(RECIPE, train[3:])["train"] == RECIPE["train"] | {"duration": "10 minutes"}
 
 
 def test_a_run_that_was_stopped_goes_on_by_its_own_recipe(write_run: WriteRun) -> None:

@@ -19,6 +19,7 @@ from ingot.data.build import build
 from ingot.data.cache import TokenCache
 from ingot.data.source import HeldOut, Local
 from ingot.errors import UserError
+from ingot.files import sha256
 from ingot.tokenizer.tokenizer import Tokenizer
 
 
@@ -51,7 +52,9 @@ def test_the_cache_holds_every_document_behind_its_end_token(small_units, cached
     assert {file.name for file in cache.folder.iterdir() if file.suffix != ".bin"} == {
         *("index.json", "train.starts", "held_out.starts")
     }
-    cache.verify()
+    shards = json.loads((cache.folder / "index.json").read_bytes())["shards"]
+    for shard in shards["train"] + shards["held_out"]:
+        assert shard["sha256"] == sha256(cache.folder / shard["file"])
 
 
 def test_text_can_not_forge_a_document(cached, tmp_path: Path, tokenizer: Tokenizer):
@@ -230,14 +233,9 @@ def test_a_large_vocabulary_takes_wider_tokens(texts: Path, tokenizer: Tokenizer
     assert tokenizer.decode(view.read(1, view.starts[1])) == (texts / "003.txt").read_text()
 
 
-def test_a_damaged_cache_is_named(cached, texts: Path):
+def test_a_cache_that_lacks_bytes_is_named(cached, texts: Path):
     cache = cached(texts)
     shard = cache.folder / "train-00000.bin"
-    data = bytearray(shard.read_bytes())
-    data[7] ^= 1
-    shard.write_bytes(data)
-    with pytest.raises(UserError, match=r"train-00000\.bin: this token shard is damaged"):
-        TokenCache.open(cache.folder).verify()
-    shard.write_bytes(data[:-2])
+    shard.write_bytes(shard.read_bytes()[:-2])
     with pytest.raises(UserError, match="this token cache is not whole; remove the folder"):
         TokenCache.open(cache.folder)

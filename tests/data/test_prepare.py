@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ingot.data import prepare as preparing
 from ingot.data.prepare import prepare, sample
 from ingot.data.source import HeldOut, Local
 from ingot.errors import UserError
@@ -64,6 +65,26 @@ def test_what_was_found_and_dropped_is_said(tmp_path: Path):
     prepare([Local(path=str(path))], HeldOut(), CONFIG, tmp_path / "cache", said.append)
     assert any("text field 'content'" in line for line in said)
     assert f"dropped 1 records: not JSON (the first at {path}:3)" in said
+
+
+def test_only_a_long_build_says_how_far_it_is(small_units, texts: Path, tmp_path: Path, monkeypatch):
+    said: list[str] = []
+    prepare([Local(path=str(texts))], HeldOut(), CONFIG, tmp_path / "quick", said.append)
+    assert not any(" MB, " in line and "%" in line for line in said)
+    seconds = iter(range(0, 10_000, 6))  # that pass between two looks at the clock
+    monkeypatch.setattr(preparing.time, "monotonic", lambda: next(seconds))
+    prepare([Local(path=str(texts))], HeldOut(), CONFIG, tmp_path / "slow", said.append)
+    far = [line for line in said if line.startswith("token cache: ") and "%" in line]
+    groups = len(list((tmp_path / "slow").glob("*/train-*.bin")))
+    assert groups > 6 and len(far) == (groups - 1) // 2  # a line for every other group, none for the last
+    assert all(line.endswith(("seconds left", "minutes left")) for line in far)
+
+
+@pytest.mark.parametrize("place", ["/dev/null/x", "file"])
+def test_a_cache_folder_that_can_not_be_is_one_line(place: str, texts: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="this place can't be written to"):
+        prepare([Local(path=str(texts))], HeldOut(), CONFIG, tmp_path / place)
 
 
 def test_nothing_to_sample_is_an_error(tmp_path: Path):

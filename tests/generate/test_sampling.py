@@ -99,3 +99,12 @@ def test_a_rows_stream_is_its_own():
 def test_settings_out_of_range_are_refused_by_name(values):
     with pytest.raises(UserError, match=next(iter(values))):
         validate(Sampling, values, where="generate")
+
+
+@pytest.mark.parametrize("field", ["seed", "top_k"])
+def test_whole_numbers_end_where_pytorch_ends(field: str):
+    logits = torch.randn(1, 50)
+    largest = validate(Sampling, {field: 2**63 - 1}, where="generate")
+    assert 0 <= Sampler([largest], CPU).choose(logits, NOTHING_SEEN).item() < 50
+    with pytest.raises(UserError, match=f"^generate: {field}: input should be less than 9223372036854775808, not "):
+        validate(Sampling, {field: 2**63}, where="generate")

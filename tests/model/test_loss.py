@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ingot.model import loss as loss_module
-from ingot.model.loss import token_loss, token_losses
+from ingot.model.loss import sampled_loss, token_loss, token_losses
 
 TOKENS, HIDDEN, VOCABULARY = 37, 24, 101
 
@@ -139,3 +139,52 @@ def test_without_gradients_none_are_made():
     with torch.no_grad(), _Sizes() as sizes:
         token_loss(hidden, weight, targets)
     assert sizes.products == 5
+
+
+def test_offsets_are_added_to_the_logits():
+    hidden, weight, targets = _case()
+    offsets = torch.linspace(-2, 2, VOCABULARY)
+    ours = token_loss(hidden, weight, targets, offsets)
+    reference = F.cross_entropy(hidden @ weight.T + offsets, targets, reduction="sum")
+    torch.testing.assert_close(ours, reference, rtol=1e-5, atol=0)
+    for one, other in zip(
+        torch.autograd.grad(ours, (hidden, weight)), torch.autograd.grad(reference, (hidden, weight)), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sample_of_everything_is_everything():
+    hidden, weight, targets = _case()
+    loss, rows = sampled_loss(hidden, weight, targets, VOCABULARY)
+    assert rows == VOCABULARY
+    assert torch.equal(loss, token_loss(hidden, weight, targets))
+
+
+def test_a_sampled_normaliser_is_right_on_average():
+    hidden, weight, targets = _case()
+    hidden, weight, targets = hidden[1:2].detach(), weight.detach() * 0.3, targets[1:2]
+    logits = (hidden @ weight.T)[0]
+    torch.manual_seed(1)
+    estimates = []
+    for _ in range(2_000):
+        loss, rows = sampled_loss(hidden, weight, targets, 20)
+        assert rows == 21
+        estimates.append((loss + logits[targets[0]]).exp())
+    torch.testing.assert_close(torch.stack(estimates).mean(), logits.exp().sum(), rtol=0.02, atol=0)
+
+
+def test_a_sampled_loss_reaches_only_the_rows_it_compares_with():
+    hidden, weight, targets = _case()
+    loss, rows = sampled_loss(hidden, weight, targets, 10)
+    (gradient,) = torch.autograd.grad(loss, weight)
+    named = targets[targets != -100].unique()
+    assert rows == len(named) + 10
+    assert int(gradient.abs().sum(1).count_nonzero()) == rows
+    assert (gradient[named].abs().sum(1) > 0).all()
+
+
+def test_a_sampled_batch_without_targets_is_zero():
+    hidden, weight, targets = _case()
+    loss, _ = sampled_loss(hidden, weight, torch.full_like(targets, -100), 10)
+    gradients = torch.autograd.grad(loss, (hidden, weight))
+    assert loss == 0 and all(gradient.abs().sum() == 0 for gradient in gradients)

@@ -38,6 +38,7 @@ def tiny(tmp_path: Path, text: Path) -> Callable[..., Path]:
             "tokenizer": {"kind": "bpe", "vocabulary": 300},
             "model": {"family": "qwen3", "context": 32, "layers": 2, "hidden_size": 32, "heads": 2},
             "optimizer": "muon",
+            "loss": {"kind": "sampled", "drawn": 64},
             "schedule": "wsd",
             "train": {"duration": "24 steps", "batch_tokens": 256, "save_every": "6 steps", "compile": "no", **train},
             "evaluation": {"every": "12 steps", "max_tokens": 500},

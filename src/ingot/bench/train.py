@@ -6,6 +6,7 @@ machine whose speed drifts drifts for all of them.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import multiprocessing
 import statistics
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -24,6 +26,7 @@ from ingot.data.loader import TokenBatch
 from ingot.distributed import World
 from ingot.engine.device import DTYPES, choose_precision, describe, has_compiler, keep_freed_memory, matmul_peak
 from ingot.engine.native import Engine
+from ingot.errors import UserError
 from ingot.model.architecture import Architecture, flops_per_token
 from ingot.model.decoder import Decoder
 from ingot.optim.optimizer import AdamW
@@ -56,29 +59,42 @@ class Contender:
 
 
 def bench_train(seconds: float = 60.0) -> list[Contender]:
-    """Measure every contender, for about `seconds` in all once they are warm, and print the table."""
+    """Measure every contender, for about `seconds` in all once they are warm, and print the table.
+
+    One that fails is left out, with a line that says why. Raises UserError where ingot itself is among them.
+    """
     console, device = Console(highlight=False), World.join().device
-    contenders = _contenders(device)
-    context = multiprocessing.get_context("spawn")
-    pipes = []
-    for contender in contenders:
+    running: list[tuple[Contender, Connection]] = []
+
+    def leave_out(contender: Contender, reason: object) -> None:
+        console.print(f"left out: {contender.name}: {reason}", markup=False, soft_wrap=True)
+
+    for contender in _contenders(device):
         console.print(f"warming up: {contender.name}", style="dim")
-        ours, theirs = context.Pipe()
-        context.Process(target=_work, args=(contender, theirs), daemon=True).start()
-        ours.recv()  # built, compiled and warm
-        pipes.append(ours)
+        pipe = _start(contender, device)
+        if problem := _answer(pipe):
+            leave_out(contender, problem)
+        else:
+            running.append((contender, pipe))
     peaks = dict.fromkeys(DTYPES, 0.0)
     end, rounds = time.monotonic() + seconds, 0
-    while time.monotonic() < end or rounds < LEAST_ROUNDS:
-        for contender, pipe in zip(contenders, pipes, strict=True):
-            pipe.send("step")
-            contender.seconds.append(pipe.recv())
+    while running and (time.monotonic() < end or rounds < LEAST_ROUNDS):
+        for contender, pipe in list(running):
+            answer = _answer(pipe, "step")
+            if isinstance(answer, float):
+                contender.seconds.append(answer)
+            else:
+                leave_out(contender, answer)
+                running.remove((contender, pipe))
         peaks = {precision: max(peak, matmul_peak(device, precision)) for precision, peak in peaks.items()}
         rounds += 1
-    for pipe in pipes:
-        pipe.send("end")
-    console.print(_table(contenders, peaks, describe(device).device, rounds))
-    return contenders
+    for _, pipe in running:
+        pipe.close()  # which ends the process
+    measured = [contender for contender, _ in running]
+    if not any(contender.maker == "ingot" for contender in measured):
+        raise UserError("no step of ingot's own could be measured", where="bench", mend="see what was left out above")
+    console.print(_table(measured, peaks, describe(device).device, rounds))
+    return measured
 
 
 def _contenders(device: torch.device) -> list[Contender]:
@@ -91,19 +107,42 @@ def _contenders(device: torch.device) -> list[Contender]:
     return [Contender(*setting) for setting in (*plain, *peer, *own)]
 
 
-def _work(contender: Contender, pipe: Connection) -> None:
-    """A contender's process: warm up, then make a step and send its seconds each time that one is asked for."""
-    device = World.join().device
-    step = (_ingot_step if contender.maker == "ingot" else _plain_step)(contender, device)
-    for _ in range(2):
-        step()
-    pipe.send(None)
-    while pipe.recv() == "step":
-        began = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        pipe.send(time.perf_counter() - began)
+def _start(contender: Contender, device: torch.device) -> Connection:
+    """Begin a contender's process; the pipe to it."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    context.Process(target=_work, args=(contender, device, theirs), daemon=True).start()
+    theirs.close()  # or the pipe would not end with the process, and waiting for an answer might never
+    return ours
+
+
+def _answer(pipe: Connection, question: str = "") -> Any:
+    """What a contender's process says next, asked `question` if there is one; in words where it has ended."""
+    try:
+        if question:
+            pipe.send(question)
+        return pipe.recv()
+    except (EOFError, OSError):
+        return "its process has ended, perhaps for want of memory"
+
+
+def _work(contender: Contender, device: torch.device, pipe: Connection) -> None:
+    """A contender's process: warm up, say so or what went wrong, then make and time a step for each word received."""
+    try:
+        step = (_ingot_step if contender.maker == "ingot" else _plain_step)(contender, device)
+        for _ in range(2):
+            step()
+    except Exception as error:  # whatever it is, the others are still worth measuring
+        pipe.send((str(error).strip().splitlines() or [type(error).__name__])[0])
+        return
+    pipe.send("")
+    with contextlib.suppress(EOFError):
+        while pipe.recv():
+            began = time.perf_counter()
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            pipe.send(time.perf_counter() - began)
 
 
 def _plain_step(contender: Contender, device: torch.device) -> Callable[[], object]:
@@ -127,15 +166,14 @@ def _plain_step(contender: Contender, device: torch.device) -> Callable[[], obje
 
 
 def _ingot_step(contender: Contender, device: torch.device) -> Callable[[], object]:
-    """The step that `ingot train` makes."""
-    world = World.join()
-    keep_freed_memory(world.device)
-    engine = Engine(Decoder(SHAPE), AdamW(), world, clip=1.0, precision=contender.precision)
+    """The step that `ingot train` makes. Raises RuntimeError where it was to be compiled and can't be."""
+    keep_freed_memory(device)
+    engine = Engine(Decoder(SHAPE), AdamW(), World(0, 1, device), clip=1.0, precision=contender.precision)
     tokens = torch.randint(SHAPE.vocabulary, (ROWS, SHAPE.context + 1))
     positions = torch.arange(SHAPE.context).expand(ROWS, -1).contiguous()
     batch = TokenBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), positions, False, ROWS * SHAPE.context)
-    if contender.compiled:
-        engine.compile([batch])
+    if contender.compiled and (problem := engine.compile([batch])):
+        raise RuntimeError(problem)
     return lambda: engine.step([batch], factor=1.0, step=0, seed=1).loss.item()
 
 

@@ -6,6 +6,7 @@ Nothing is indexed: what there is to refer to is read off the run folders each t
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,9 @@ from ingot.errors import UserError
 log = logging.getLogger(__name__)
 
 _TAG = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9._-]*")
+_STEP = re.compile(r"[0-9]{1,18}")
 _RESERVED = ("best", "latest")
+LONGEST_SHOWN = 60  # characters of a reference that is repeated to the user
 
 
 def resolve(reference: str, runs: Path) -> Path:
@@ -29,13 +32,13 @@ def resolve(reference: str, runs: Path) -> Path:
     """
     if checkpoint := find(reference, runs):
         return checkpoint.model
-    folder = Path(reference)
-    if folder.is_dir():
-        return _model_in(folder.resolve())
+    if os.path.isdir(reference):  # unlike Path's, it takes any text for an answer: a prompt may stand here by mistake
+        return _model_in(Path(reference).resolve())
+    shown = reference if len(reference) <= LONGEST_SHOWN else f"{reference[:LONGEST_SHOWN]}…"
     known = [*run_names(runs), *(name for _, checkpoint in _every(runs) for name in checkpoint.manifest.tags)]
     if not known:
-        raise UserError(f"there is no model {reference!r}", where=str(runs), mend="train one, or give a model's folder")
-    raise UserError(f"there is no model {reference!r}", mend=nearest(reference.partition("@")[0], known))
+        raise UserError(f"there is no model {shown!r}", where=str(runs), mend="train one, or give a model's folder")
+    raise UserError(f"there is no model {shown!r}", mend=nearest(reference.partition("@")[0], known))
 
 
 def find(reference: str, runs: Path) -> Checkpoint | None:
@@ -85,16 +88,17 @@ def _of_run(run: Path, which: str) -> Checkpoint:
     checkpoints = Checkpoints(run)
     if which in _RESERVED:
         return _best_or_latest(checkpoints, which, run)
-    if which.isdecimal() and (folder := checkpoints.folder_of(int(which))).exists():
+    step = int(which) if _STEP.fullmatch(which) else None
+    if step is not None and (folder := checkpoints.folder_of(step)).exists():
         return Checkpoint(folder, verify(folder, MODEL))
     every = checkpoints.all()
     for checkpoint in every:
         if which in checkpoint.manifest.tags:
             return _whole(checkpoint)
     names = [*_RESERVED, *(name for checkpoint in every for name in checkpoint.manifest.tags)]
-    if which.isdecimal() and every:
-        near = min((checkpoint.step for checkpoint in every), key=lambda step: abs(step - int(which)))
-        raise UserError(f"{run.name!r} has no checkpoint of step {which}", mend=f"the nearest is {run.name}@{near}")
+    if step is not None and every:
+        near = min((checkpoint.step for checkpoint in every), key=lambda known: abs(known - step))
+        raise UserError(f"{run.name!r} has no checkpoint of step {step}", mend=f"the nearest is {run.name}@{near}")
     raise UserError(f"{run.name!r} has no checkpoint {which!r}", mend=nearest(which, names))
 
 

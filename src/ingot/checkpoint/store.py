@@ -64,6 +64,8 @@ class Checkpoints:
     def __init__(self, run: Path):
         self.folder = run / FOLDER
         self.damaged: list[CheckpointDamaged] = []  # what the last search passed over
+        self._distrusted: set[Path] = set()  # checkpoints that any search found damaged
+        self._saved: int | None = None  # the step saved last
 
     def all(self) -> list[Checkpoint]:
         """All checkpoints by step, without those whose manifest is damaged: these go to `damaged`."""
@@ -93,9 +95,13 @@ class Checkpoints:
         """Save the run as it stands at `step`, unless a whole checkpoint of that step is there already."""
         self._sweep()
         folder = self.folder_of(step)
-        with contextlib.suppress(CheckpointDamaged):
-            return Checkpoint(folder, verify(folder))
-        return Checkpoint(folder, save(folder, parts, step=step, **fields))
+        try:
+            manifest = verify(folder)
+        except CheckpointDamaged:
+            manifest = save(folder, parts, step=step, **fields)
+        self._saved = step
+        self._distrusted.discard(folder)
+        return Checkpoint(folder, manifest)
 
     def amend(self, step: int, *, losses: Mapping[str, float] | None = None, tags: Iterable[str] | None = None) -> None:
         """Add `losses` that were measured after saving, or replace the `tags`, in the manifest of `step`."""
@@ -112,9 +118,10 @@ class Checkpoints:
     def keep(self, latest: int) -> None:
         """Remove all checkpoints but the `latest` last ones, the best one and those with a tag.
 
-        Damaged ones neither count nor go. Presence and size of files decide here: hashing is for loading.
+        Damaged ones neither count nor go: what a search found so, what lacks a file or a byte, and what lies behind the
+        step saved last, which no run would have gone back from were it whole. Nothing is hashed here.
         """
-        whole = [checkpoint for checkpoint in self.all() if _looks_whole(checkpoint)]
+        whole = [checkpoint for checkpoint in self.all() if self._counts(checkpoint)]
         kept = {checkpoint.path for checkpoint in whole[-max(1, latest) :] + _by_validation(whole)[:1]}
         for checkpoint in whole:
             if checkpoint.path not in kept and not checkpoint.manifest.tags:
@@ -123,6 +130,15 @@ class Checkpoints:
                 checkpoint.path.rename(rubbish)
                 shutil.rmtree(rubbish, ignore_errors=True)
 
+    def _counts(self, checkpoint: Checkpoint) -> bool:
+        if checkpoint.path in self._distrusted or (self._saved is not None and checkpoint.step > self._saved):
+            return False
+        try:
+            verify(checkpoint.path, contents=False)
+        except CheckpointDamaged:
+            return False
+        return True
+
     def _first_whole(self, checkpoints: Iterable[Checkpoint], part: str) -> Checkpoint | None:
         for checkpoint in checkpoints:
             try:
@@ -130,20 +146,13 @@ class Checkpoints:
                 return checkpoint
             except CheckpointDamaged as damage:
                 self.damaged.append(damage)
+                self._distrusted.add(checkpoint.path)
         return None
 
     def _sweep(self) -> None:
         """Remove the drafts that a killed process left."""
         for draft in self.folder.glob(f"{DRAFT}*"):
             shutil.rmtree(draft, ignore_errors=True)
-
-
-def _looks_whole(checkpoint: Checkpoint) -> bool:
-    try:
-        verify(checkpoint.path, contents=False)
-    except CheckpointDamaged:
-        return False
-    return True
 
 
 def _by_validation(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ingot.dashboard.run import Run
+from ingot.dashboard.run import RunRecord
 from ingot.dashboard.series import Array, columns, smooth, thin
 
 POINTS = 1_500  # of one line: about one per pixel of a wide screen
@@ -61,7 +61,7 @@ CHARTS = (
         "plain",
         "logarithmic",
     ),
-    Chart("Learning rate", "× the recipe's rates", (Line("train", "lr", "rate"),), "third", "plain", "zero"),
+    Chart("Learning rate", "× the recipe's rates", (Line("train", "rate", "rate"),), "third", "plain", "zero"),
     Chart(
         "Throughput",
         "tokens per second",
@@ -81,7 +81,7 @@ CHARTS = (
 )
 
 
-def chart_data(run: Run) -> dict[str, Any]:
+def chart_data(run: RunRecord) -> dict[str, Any]:
     """What the page draws: the axes that can be chosen and every chart that has a point, as plain JSON values."""
     tables = {kind: _table(run, kind) for kind in ("train", "validation")}
     charts = []
@@ -94,7 +94,7 @@ def chart_data(run: Run) -> dict[str, Any]:
     return {"axes": [{"key": axis, "name": AXES[axis]} for axis in known], "charts": charts}
 
 
-def _table(run: Run, kind: str) -> dict[str, Array]:
+def _table(run: RunRecord, kind: str) -> dict[str, Array]:
     keys = [line.key for chart in CHARTS for line in chart.lines if line.kind == kind]
     return columns(run.of(kind), [*AXES, *keys])
 

@@ -10,7 +10,7 @@ from string import Template
 
 from ingot.dashboard import sections
 from ingot.dashboard.charts import chart_data
-from ingot.dashboard.run import Run
+from ingot.dashboard.run import RunRecord
 from ingot.dashboard.text import embed_json, escape
 from ingot.files import write_atomically
 
@@ -21,11 +21,11 @@ def write_report(run_folder: Path) -> Path:
     The page is one file: it asks for nothing over the network. Raises UserError when there is no such folder.
     """
     path = run_folder / "report.html"
-    write_atomically(path, render(Run.read(run_folder)))
+    write_atomically(path, render(RunRecord.read(run_folder)))
     return path
 
 
-def render(run: Run) -> str:
+def render(run: RunRecord) -> str:
     """The whole page. All that comes from the run is escaped, and the page's policy runs no script but its own."""
     style, script = _asset("page.css"), _asset("chart.js") + _asset("page.js")
     commands = "\n".join(

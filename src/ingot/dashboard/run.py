@@ -17,7 +17,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """All that a run wrote about itself. Whatever is missing is empty: a run of no steps has a report too."""
 
     folder: Path
@@ -28,7 +28,7 @@ class Run:
     unreadable: int  # lines of metrics.jsonl and samples.jsonl that hold no record
 
     @classmethod
-    def read(cls, folder: Path) -> Run:
+    def read(cls, folder: Path) -> RunRecord:
         """The run in `folder`. Raises UserError when there is no such folder."""
         if not folder.is_dir():
             raise UserError("there is no such run", where=str(folder), mend="`ingot train RECIPE` makes one")

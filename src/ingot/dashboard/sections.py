@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
-from ingot.dashboard.run import Record, Run, flatten, number
+from ingot.dashboard.run import Record, RunRecord, flatten, number
 from ingot.dashboard.series import spread
 from ingot.dashboard.text import DASH, compact, duration, escape, plain, setting
 
@@ -18,7 +18,7 @@ SAMPLES_CHARACTERS = 500_000  # of all samples together
 TABLE_ROWS = 40
 
 
-def verdict(run: Run) -> str:
+def verdict(run: RunRecord) -> str:
     """The run in one line of plain text, not escaped."""
     measured = run.measured
     effort = f"after {compact(run.latest('tokens'))} tokens in {' '.join(duration(run.latest('seconds')))}"
@@ -33,21 +33,21 @@ def verdict(run: Run) -> str:
     return "nothing was recorded yet"
 
 
-def headline(run: Run) -> str:
+def headline(run: RunRecord) -> str:
     """One sentence about what this is."""
     layers, hidden_size = run.setting("model.layers"), run.setting("model.hidden_size")
     shape = f", {setting(layers)} layers of {setting(hidden_size)}" if layers and hidden_size else ""
     total = number(_mapping(run.start, "parameters").get("total", run.start.get("parameters")))
     size = f" of {compact(total)} parameters" if math.isfinite(total) else ""
     family = escape(run.setting("model.family") or "model")
-    steps, planned = run.latest("step"), number(run.setting("train.steps"))
+    steps, planned = run.latest("step"), _planned(run)
     done = f"{steps:,.0f}" if math.isfinite(steps) else "0"
     of_all = f"{done} of {planned:,.0f} steps" if math.isfinite(planned) and planned != steps else f"{done} steps"
     state = f'<span class="state">{run.state.capitalize()}.</span>'
     return f"A {family}{size}{escape(shape)}, {of_all}. {state}"
 
 
-def figures(run: Run) -> str:
+def figures(run: RunRecord) -> str:
     """The verdict's figures, as far as there are any; the page shows the first as the largest."""
     measured = run.measured
     time, unit = duration(run.latest("seconds"))
@@ -62,7 +62,7 @@ def figures(run: Run) -> str:
     return _entries((name, figure) for name, figure in rows if figure != DASH)
 
 
-def extent(run: Run) -> str:
+def extent(run: RunRecord) -> str:
     """What the held-out figures were measured on."""
     scored = number(run.measured.get("scored_tokens"))
     if not run.measured:
@@ -72,7 +72,7 @@ def extent(run: Run) -> str:
     return f"Measured on {of_all}{tokens}, none of it trained on. Raw text has 8 bits per byte."
 
 
-def measurements(run: Run) -> str:
+def measurements(run: RunRecord) -> str:
     """The validation records as the rows of a table: the charts' numbers for those who can't see them."""
     records = run.of("validation")
     chosen = [records[place] for place in spread(len(records), TABLE_ROWS)]
@@ -92,7 +92,7 @@ def measurements(run: Run) -> str:
     return "\n".join(rows) or _row("none yet", [])
 
 
-def samples(run: Run) -> str:
+def samples(run: RunRecord) -> str:
     """What the model wrote, step by step, the prompts in the same order at each."""
     by_step: dict[float, dict[str, Record]] = {}
     for sample in run.samples:
@@ -116,7 +116,7 @@ def _samples_at(step: float, written: list[Record], room: int, *, on_paper: bool
     return f'<li class="sample{mark}" data-step="{step:.0f}">\n<h3>Step {step:,.0f}{after}</h3>\n{quotes}\n</li>'
 
 
-def recipe(run: Run) -> str:
+def recipe(run: RunRecord) -> str:
     """The recipe in groups: one for each of its parts, and one for what stands at its top."""
     top = {key: value for key, value in run.recipe.items() if not isinstance(value, dict)}
     groups = {"run": top} | {key: value for key, value in run.recipe.items() if isinstance(value, dict)}
@@ -127,7 +127,7 @@ def _group(name: str, entries: Iterable[tuple[str, Any]]) -> str:
     return f'<section class="group"><h3>{escape(name.capitalize())}</h3>\n<dl>{_entries(entries)}</dl></section>'
 
 
-def machine(run: Run) -> str:
+def machine(run: RunRecord) -> str:
     """What the run was measured on, how fast it went, and what it was fed."""
     start, described = run.start, _mapping(run.start, "machine")
     memory, peak = number(described.get("memory_gb")), number(described.get("matmul_peak"))
@@ -149,13 +149,13 @@ def machine(run: Run) -> str:
     return _entries(known) or '<p class="quiet">The run has not said yet.</p>'
 
 
-def parameters(run: Run) -> str:
+def parameters(run: RunRecord) -> str:
     """Where the parameters are."""
     counts = _mapping(run.start, "parameters") or {"total": run.start.get("parameters", DASH)}
     return _entries(counts.items())
 
 
-def checkpoints(run: Run) -> str:
+def checkpoints(run: RunRecord) -> str:
     """The checkpoints that are there, as the rows of a table."""
     manifests = run.checkpoints()
     losses = [number(_mapping(manifest, "losses").get("validation")) for manifest in manifests]
@@ -171,7 +171,7 @@ def checkpoints(run: Run) -> str:
     return "\n".join(rows) or _row("none yet", [])
 
 
-def commands(run: Run) -> list[tuple[str, str]]:
+def commands(run: RunRecord) -> list[tuple[str, str]]:
     """How to go on: (what for, command) pairs of plain text, not escaped."""
     recipe_file = shlex.quote(str(run.folder / "recipe.yaml")) if run.recipe_text else "RECIPE"
     found: list[tuple[str, str]] = []
@@ -182,8 +182,13 @@ def commands(run: Run) -> list[tuple[str, str]]:
     if run.state != "finished":
         return [*found, ("Go on where it stands", f"ingot train {recipe_file}")]
     longer = _doubled(str(run.setting("train.duration") or "5 minutes"))
-    reset = "train.steps=null " if run.setting("train.steps") else ""
-    return [*found, ("Train it longer", f'ingot train {recipe_file} {reset}train.duration="{longer}"')]
+    return [*found, ("Train it longer", f'ingot train {recipe_file} train.duration="{longer}"')]
+
+
+def _planned(run: RunRecord) -> float:
+    """The steps that the run's duration came to: its recipe says `290 steps for 5 minutes`; NaN until it does."""
+    match = re.match(r"(\d+) steps for ", str(run.setting("train.settled") or ""))
+    return float(match[1]) if match else math.nan
 
 
 def _doubled(length: str) -> str:

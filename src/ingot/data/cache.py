@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingot.errors import UserError
-from ingot.files import sha256
 
 INDEX = "index.json"
 OPEN_SHARDS = 64  # each open map holds a file handle, of which a process has about a thousand
@@ -100,13 +99,6 @@ class TokenCache:
             mend = "remove the folder and run the command again"
             raise UserError("this token cache is not whole", where=str(folder), mend=mend)
         return cache
-
-    def verify(self) -> None:
-        """Compare every shard with its SHA-256. Raises UserError that names the first one that differs."""
-        for shard, _ in self._sizes():
-            if sha256(self.folder / shard.file) != shard.sha256:
-                mend = "remove the folder and run the command again"
-                raise UserError("this token shard is damaged", where=str(self.folder / shard.file), mend=mend)
 
     def _sizes(self) -> list[tuple[Shard, int]]:
         width = self._width

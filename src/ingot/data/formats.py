@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from ingot.errors import UserError
-from ingot.files import open_bytes
 
 T = TypeVar("T")
 
-# The number of a part decides which documents are held out (split.py): another size would be another split.
+# The number of a part decides which documents are held out (source.HeldOut): another size would be another split.
 PART_BYTES = 4 * 2**20
 READ_BYTES = 2**20
 TEXT_FIELDS = ("text", "content", "message", "body", "output")  # in order of preference
@@ -118,7 +117,7 @@ def place(path: Path, offset: int) -> str:
     """`path:line` of a byte. It reads the file up to there: meant for the few places that a report shows."""
     line, left = 1, offset
     try:
-        with open_bytes(path) as file:
+        with path.open("rb") as file:
             while left and (block := file.read(min(READ_BYTES, left))):
                 line += block.count(b"\n")
                 left -= len(block)
@@ -151,7 +150,7 @@ def _ranges(size: int) -> list[tuple[int, int]]:
 def _records(part: Part) -> Iterator[tuple[int, bytes]]:
     """(offset, bytes) of each record that starts in `part`."""
     separator = part.separator.encode()
-    with reach(part.path, lambda: open_bytes(part.path)) as file:
+    with reach(part.path, lambda: part.path.open("rb")) as file:
         if not separator:
             yield 0, file.read()
             return

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ingot.data.cache import TokenView
 from ingot.data.order import Order
+from ingot.model.loss import IGNORED
 
-IGNORED = -100  # a target without loss, as in torch.nn.functional.cross_entropy
 Request = tuple[int, int, int]  # blocks [first, end) in rows of a length
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 from filelock import FileLock
 
-from ingot.data.build import Progress, build, fingerprint, inputs
+from ingot.data.build import build, fingerprint, inputs
 from ingot.data.cache import TokenCache
 from ingot.data.digests import Digests
 from ingot.data.drops import Drops, nothing_left
 from ingot.data.formats import Document
 from ingot.data.source import HeldOut, Source
-from ingot.files import new_folder
+from ingot.files import disk_errors, make_folder, new_folder
 from ingot.tokenizer.tokenizer import Tokenizer
 from ingot.tokenizer.training import TokenizerConfig
+
+QUIET_SECONDS = 10.0  # between two lines on how far the token cache is
 
 
 def prepare(
@@ -27,20 +30,46 @@ def prepare(
     say: Callable[[str], None] = lambda line: None,
     *,
     workers: int = 0,
-    progress: Progress = lambda done, total: None,
 ) -> tuple[Tokenizer, TokenCache]:
     """Tokenizer and token cache below `folder`: found where the inputs are unchanged, made where they are not.
 
     Processes of one machine that ask at once do the work once. `say` is told in lines what was found, made and
-    dropped. Raises UserError for sources that give nothing to train on.
+    dropped, and now and then how far a long build is. Raises UserError for sources that give nothing to train on, and
+    for a folder that can't be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    make_folder(folder)
+    with disk_errors(folder):
+        lock = FileLock(folder / ".lock").acquire()
+    with lock:
         trained = find_tokenizer(sources, held_out, tokenizer, folder, say)
-        cache = build(sources, trained, held_out, folder, workers=workers, progress=progress)
+        cache = build(sources, trained, held_out, folder, workers=workers, progress=_Pace(say).tell)
     for line in described(cache):
         say(line)
     return trained, cache
+
+
+class _Pace:
+    """Says how far a build is, at most once in `QUIET_SECONDS`; a quick one is over before the first line."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self._say = say
+        self._began = self._spoke = time.monotonic()
+        self._first: int | None = None
+
+    def tell(self, done: int, total: int) -> None:
+        """Hear of `done` bytes of `total`; what was done before this build began says nothing about its speed."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done
+            self._began = now
+        if done >= total or now - self._spoke < QUIET_SECONDS:
+            return
+        self._spoke = now
+        line = f"token cache: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {done / total:.0%}"
+        if done > self._first:
+            left = (now - self._began) / (done - self._first) * (total - done)
+            line += f", about {left / 60:,.0f} minutes left" if left >= 90 else f", about {left:,.0f} seconds left"
+        self._say(line)
 
 
 def find_tokenizer(

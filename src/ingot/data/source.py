@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from abc import abstractmethod
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from fractions import Fraction
@@ -24,13 +25,13 @@ class Source(Choice):
     places: ClassVar[frozenset[str]] = frozenset()  # fields that say where the files lie, not how they are read
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """The source in a few words, for messages and reports."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parts(self) -> list[Part]:
         """The source as units of work, in an order that only the files' names decide. Raises UserError for none."""
-        raise NotImplementedError
 
     def documents(self, part: Part) -> Iterator[Document | Dropped]:
         """Every record of `part`: a document, or why it is none. Raises UserError for a file that can't be read."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ingot.data.loader import TokenBatch
 from ingot.distributed import World
 from ingot.model.decoder import Decoder
-from ingot.model.loss import token_loss
+from ingot.model.loss import sampled_loss, token_loss
 from ingot.optim.optimizer import Optimizer, set_rate
 
 
@@ -23,6 +23,8 @@ class StepResult:
     loss: Tensor
     gradient_norm: Tensor
     targets: int
+    head_rows: int
+    """tokens of the vocabulary that a target was compared with"""
 
 
 class Engine:
@@ -50,7 +52,7 @@ class Engine:
         self._hidden = torch.compile(self.model.hidden, dynamic=False)
         try:
             for batch in batches:
-                self._loss(batch).backward()
+                self._loss(batch)[0].backward()
         except Exception as error:  # whatever a compiler chokes on, the uncompiled model still trains
             self._hidden = self.model.hidden
             return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -58,11 +60,13 @@ class Engine:
             self.model.zero_grad(set_to_none=True)
         return ""
 
-    def step(self, batches: Sequence[TokenBatch], *, factor: float, step: int, seed: int) -> StepResult:
+    def step(
+        self, batches: Sequence[TokenBatch], *, factor: float, step: int, seed: int, candidates: int = 0
+    ) -> StepResult:
         """One update from this rank's `batches`, at `factor` of the peak rate.
 
-        The loss is the mean over the target tokens of all batches of all ranks. Dropout is a function of
-        (seed, step, rank), so no random state needs keeping.
+        The loss is the mean over the target tokens of all batches of all ranks; with `candidates` the vocabulary is
+        sampled. All that is random is a function of (seed, step, rank), so no random state needs keeping.
         """
         torch.manual_seed((seed * 1_000_003 + step * 1_009 + self.world.rank) % 2**63)
         targets = int(
@@ -70,7 +74,8 @@ class Engine:
         )
         loss = torch.zeros((), device=self.world.device)
         for batch in batches:
-            share = self._loss(batch) / max(targets, 1)
+            total, head_rows = self._loss(batch, candidates)
+            share = total / max(targets, 1)
             share.backward()
             loss += share.detach()
         self._sum_gradients()
@@ -78,14 +83,17 @@ class Engine:
         set_rate(self.optimizer, factor, step)
         self.optimizer.step()
         self.model.zero_grad(set_to_none=True)
-        return StepResult(self.world.sum(loss), norm, targets)
+        return StepResult(self.world.sum(loss), norm, targets, head_rows)
 
-    def _loss(self, batch: TokenBatch) -> Tensor:
-        """The summed loss of one batch."""
+    def _loss(self, batch: TokenBatch, candidates: int = 0) -> tuple[Tensor, int]:
+        """The summed loss of one batch, and how many tokens of the vocabulary it was taken over."""
         batch = batch.to(self.world.device)
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.autocast):
             hidden = self._hidden(batch.inputs, batch.positions, packed=batch.packed)
-            return token_loss(hidden.flatten(0, 1), self.model.head_weight, batch.targets.flatten())
+            hidden, targets, weight = hidden.flatten(0, 1), batch.targets.flatten(), self.model.head_weight
+            if candidates:
+                return sampled_loss(hidden, weight, targets, candidates)
+            return token_loss(hidden, weight, targets), len(weight)
 
     def _sum_gradients(self) -> None:
         if self.world.size == 1:

@@ -163,21 +163,21 @@ def parameter_counts(arch: Architecture) -> dict[str, int]:
     return counts | {"total": sum(counts.values())}
 
 
-def forward_flops(arch: Architecture, keys: float) -> float:
-    """FLOPs of one token's forward pass, logits included, when attention looks at `keys` keys.
+def forward_flops(arch: Architecture, keys: float, logits: int | None = None) -> float:
+    """FLOPs of one token's forward pass, when attention looks at `keys` keys; `logits` of the vocabulary, or all.
 
     A multiplication and an addition count as two. Matrix products only; looking up an embedding is none.
     """
     queries, kv = arch.heads * arch.head_size, arch.kv_heads * arch.head_size
     weights = 2 * (queries + kv) + MLP_MATRICES[arch.mlp] * arch.mlp_size
-    matrices = arch.hidden_size * (arch.layers * weights + arch.vocabulary)
+    matrices = arch.hidden_size * (arch.layers * weights + (arch.vocabulary if logits is None else logits))
     return 2.0 * matrices + 4.0 * arch.layers * queries * keys
 
 
-def flops_per_token(arch: Architecture, length: int) -> float:
+def flops_per_token(arch: Architecture, length: int, logits: int | None = None) -> float:
     """FLOPs of one token's forward and backward pass in rows of `length` tokens, its mean over the row.
 
     The backward pass counts twice the forward pass, nothing is computed again, and causal attention counts only the
     (length + 1) / 2 keys that a token sees on average (PaLM's count, Chowdhery et al., 2022, appendix B, made causal).
     """
-    return 3 * forward_flops(arch, (length + 1) / 2)
+    return 3 * forward_flops(arch, (length + 1) / 2, logits)

@@ -5,6 +5,9 @@ B rows, T positions, D hidden size, H heads, G key/value heads, C head size, F M
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,14 +44,13 @@ class PlainMLP(nn.Module):
 class GatedMLP(nn.Module):
     """Up, times an activated gate, down (Shazeer, 2020, arXiv:2002.05202)."""
 
+    activate: Callable[[Tensor], Tensor]
+
     def __init__(self, arch: Architecture):
         super().__init__()
         self.gate = nn.Linear(arch.hidden_size, arch.mlp_size, bias=arch.bias)
         self.up = nn.Linear(arch.hidden_size, arch.mlp_size, bias=arch.bias)
         self.down = nn.Linear(arch.mlp_size, arch.hidden_size, bias=arch.bias)
-
-    def activate(self, gate: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.activate(self.gate(x)) * self.up(x))  # (B, T, D) -> (B, T, F) -> (B, T, D)
@@ -57,15 +59,13 @@ class GatedMLP(nn.Module):
 class SwiGLU(GatedMLP):
     """Gated by SiLU."""
 
-    def activate(self, gate: Tensor) -> Tensor:
-        return F.silu(gate)
+    activate = staticmethod(F.silu)
 
 
 class GeGLU(GatedMLP):
     """Gated by GELU, tanh form."""
 
-    def activate(self, gate: Tensor) -> Tensor:
-        return F.gelu(gate, approximate="tanh")
+    activate = staticmethod(partial(F.gelu, approximate="tanh"))
 
 
 class LearnedPositions(nn.Module):

@@ -5,6 +5,7 @@ Every weight is drawn from a normal distribution; gains start at one and biases 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Literal
 
 from pydantic import Field
@@ -18,12 +19,12 @@ Role = Literal["embedding", "head", "matrix", "vector"]
 class Initialization(Choice):
     """How the weights are drawn. One class statement adds another."""
 
+    @abstractmethod
     def std(self, role: Role, fan_in: int, into_stream: bool, arch: Architecture) -> float:
         """The standard deviation of a weight that reads `fan_in` values.
 
         `into_stream`: it is the last of a block's attention or MLP, whose output is added to the residual stream.
         """
-        raise NotImplementedError
 
 
 class Scaled(Initialization, name="scaled"):

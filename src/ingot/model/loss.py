@@ -5,35 +5,60 @@ N tokens, D hidden size, V vocabulary, R rows of a chunk.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-IGNORED = -100  # the target of a token that carries no loss
+IGNORED = -100  # a target without loss, as in torch.nn.functional.cross_entropy
 CHUNK_LOGITS = 8 * 2**20  # logits that exist at once on a CPU: 32 MiB in float32, near the caches
 CHUNK_LOGITS_ELSEWHERE = 128 * 2**20  # an accelerator needs more rows to be busy
 
 
-def token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Sum over the targets that are not -100 of -log softmax(hidden @ weight.T)[target].
+def token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, offsets: Tensor | None = None) -> Tensor:
+    """Sum over the targets that are not -100 of -log softmax(hidden @ weight.T + offsets)[target].
 
-    hidden (N, D), weight (V, D), targets (N,) -> scalar in float32 (float64 for float64). No target: 0, without NaN.
+    hidden (N, D), weight (V, D), targets (N,), offsets (V,) without gradient -> scalar in float32 (float64 for
+    float64). No target: 0, without NaN.
     Matrix products run in the autocast type where autocast is on; everything else in float32.
     """
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return _TokenLoss.apply(hidden, weight, targets, _matmul_type(hidden))
-    return token_losses(hidden, weight, targets).sum()
+        return _TokenLoss.apply(hidden, weight, targets, offsets, _matmul_type(hidden))
+    return token_losses(hidden, weight, targets, offsets).sum()
+
+
+def sampled_loss(hidden: Tensor, weight: Tensor, targets: Tensor, candidates: int) -> tuple[Tensor, int]:
+    """`token_loss` with a sample for the part of the vocabulary that no target names, and the rows of `weight` used.
+
+    `candidates` of the absent tokens are drawn evenly, from PyTorch's own random stream; each stands for
+    absent / candidates of them in the sum under the softmax, whose expectation is thus the whole sum.
+    """
+    known = targets != IGNORED
+    present, places = targets[known].unique(return_inverse=True)
+    absent = (
+        torch.ones(len(weight), dtype=torch.bool, device=weight.device).index_fill_(0, present, False).nonzero()[:, 0]
+    )
+    if len(absent) <= candidates:
+        return token_loss(hidden, weight, targets), len(weight)
+    drawn = absent[torch.randperm(len(absent), device=absent.device)[:candidates]]
+    offsets = torch.zeros(len(present) + candidates, device=weight.device)
+    offsets[len(present) :] = math.log(len(absent) / candidates)
+    renumbered = targets.masked_scatter(known, places)
+    rows = torch.cat([present, drawn])
+    return token_loss(hidden, weight.index_select(0, rows), renumbered, offsets), len(rows)
 
 
 @torch.no_grad()
-def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, offsets: Tensor | None = None) -> Tensor:
     """The summands of `token_loss`, 0 where the target is -100: (N,). No gradient."""
     matmul = _matmul_type(hidden)
     with torch.autocast(hidden.device.type, enabled=False):
         weight = weight.to(matmul)
-        losses = [_softmax_(part.to(matmul) @ weight.T, of)[0] for part, of in _chunks(weight, hidden, targets)]
+        losses = [
+            _softmax_(_logits(part.to(matmul), weight, offsets), of)[0] for part, of in _chunks(weight, hidden, targets)
+        ]
     return torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)
 
 
@@ -44,7 +69,9 @@ class _TokenLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, matmul: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, offsets: Tensor | None, matmul: torch.dtype
+    ) -> Tensor:
         with_hidden, with_weight = ctx.needs_input_grad[:2]
         wide = torch.promote_types(matmul, torch.float32)
         total = hidden.new_zeros((), dtype=wide)
@@ -55,7 +82,7 @@ class _TokenLoss(torch.autograd.Function):
             begin = 0
             for part, of in _chunks(weight, hidden, targets):
                 part = part.to(matmul)
-                losses, probabilities = _softmax_(part @ narrow.T, of)
+                losses, probabilities = _softmax_(_logits(part, narrow, offsets), of)
                 total += losses.sum()
                 errors = _minus_target_(probabilities, of).to(matmul)  # (R, V): the gradient of the chunk's logits
                 if hidden_gradient is not None:
@@ -68,14 +95,19 @@ class _TokenLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
         return (
             None if hidden_gradient is None else (hidden_gradient * scale).to(hidden_gradient.dtype),
             None if weight_gradient is None else (weight_gradient * scale).to(ctx.weight_type),
             None,
             None,
+            None,
         )
+
+
+def _logits(hidden: Tensor, weight: Tensor, offsets: Tensor | None) -> Tensor:
+    return hidden @ weight.T if offsets is None else torch.addmm(offsets.to(hidden.dtype), hidden, weight.T)
 
 
 def _matmul_type(hidden: Tensor) -> torch.dtype:

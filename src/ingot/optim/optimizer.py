@@ -6,6 +6,7 @@ biases). This file loads no PyTorch until an optimizer is built.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,9 +33,9 @@ def _below_one(betas: tuple[float, float]) -> tuple[float, float]:
 class Optimizer(Choice):
     """How a gradient becomes an update."""
 
+    @abstractmethod
     def build(self, groups: Groups) -> torch.optim.Optimizer:
         """The torch optimizer of `groups`; each of its param groups is one role and carries its `peak_lr`."""
-        raise NotImplementedError
 
 
 class AdamW(Optimizer, name="adamw"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -22,9 +23,9 @@ class Schedule(Choice):
             raise ValueError(f"progress lies between 0 and 1, not at {done}")
         return done / self.rise if done < self.rise else self.after_rise(done)
 
+    @abstractmethod
     def after_rise(self, done: float) -> float:
         """The factor from the end of the rise on; 1 where the rise ends."""
-        raise NotImplementedError
 
 
 class Cosine(Schedule, name="cosine"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Literal
 
@@ -31,9 +32,9 @@ class TokenizerConfig(Choice):
         """How much text `train` wants, in bytes; 0: none."""
         return 0
 
+    @abstractmethod
     def train(self, texts: Iterator[str]) -> Tokenizer:
         """A tokenizer from `texts`, which are read once; the same texts give the same tokenizer."""
-        raise NotImplementedError
 
 
 class BPE(TokenizerConfig, name="bpe"):

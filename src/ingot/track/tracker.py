@@ -1,30 +1,21 @@
-"""The records of a run, one JSON object a line, so written that a resumed run's file equals an unbroken one's."""
+"""The records of a run, one JSON object a line.
+
+A resumed run's training and validation records are those of an unbroken one, each once and in order; starts, ends and
+checkpoints are recorded as they happened.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ingot.files import disk_errors
 
 METRICS = "metrics.jsonl"
-
-
-class Log(Protocol):
-    """A place where records go."""
-
-    def log(self, record: Mapping[str, Any]) -> None:
-        """Add one record."""
-
-    def truncate_after(self, step: int) -> None:
-        """Forget all that came after the training record of `step`, before a run goes on from there."""
-
-    def close(self) -> None:
-        """Write out what is left."""
 
 
 class JsonLines:
@@ -77,28 +68,28 @@ class JsonLines:
 
 
 class Tracker:
-    """All places where a run's metrics go: `metrics.jsonl` in its folder always, and `others`.
+    """Where a run's metrics go: `metrics.jsonl` in its folder.
 
     A tracker that is not `active`, as on all ranks but the first, writes nothing.
     """
 
-    def __init__(self, folder: Path, others: Sequence[Log] = (), *, active: bool = True):
-        self._logs: list[Log] = [JsonLines(folder / METRICS), *others] if active else []
+    def __init__(self, folder: Path, *, active: bool = True):
+        self._lines = JsonLines(folder / METRICS) if active else None
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Add one record everywhere."""
-        for log in self._logs:
-            log.log(record)
+        """Add one record."""
+        if self._lines:
+            self._lines.log(record)
 
     def truncate_after(self, step: int) -> None:
         """Forget all that came after the training record of `step`, before a run goes on from there."""
-        for log in self._logs:
-            log.truncate_after(step)
+        if self._lines:
+            self._lines.truncate_after(step)
 
     def close(self) -> None:
-        """Write out what is left."""
-        for log in self._logs:
-            log.close()
+        """Close the file."""
+        if self._lines:
+            self._lines.close()
 
 
 def _whole_lines_end(path: Path) -> int:

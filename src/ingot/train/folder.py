@@ -10,9 +10,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ingot.checkpoint.store import Checkpoints
-from ingot.config import parse_yaml, to_yaml, validate
+from ingot.config import to_yaml
 from ingot.errors import UserError
-from ingot.files import disk_errors, write_atomically
+from ingot.files import disk_errors, make_folder, write_atomically
 from ingot.recipe import Recipe
 
 # What may differ between the command that began a run and the one that goes on with it: it changes how a run is
@@ -27,11 +27,11 @@ def locked(folder: Path) -> Iterator[None]:
 
     The lock lies beside the folder, which may be moved aside while it is held.
     """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
-        lock.acquire(timeout=0)
+        with disk_errors(folder):
+            lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
             "another process is training this run", where=str(folder), mend="wait for it, or choose another name=…"
@@ -50,7 +50,7 @@ def begin(recipe: Recipe) -> Recipe:
     """
     path = recipe.folder / "recipe.yaml"
     if path.exists() and Checkpoints(recipe.folder).all():
-        begun = validate(Recipe, parse_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
+        begun = Recipe.load(path)
         if difference := _first_difference(_fixed(begun), _fixed(recipe)):
             key, old, new = difference
             raise UserError(

@@ -81,10 +81,11 @@ class Loop:
     def _step(self, state: State) -> None:
         began = time.perf_counter()
         stage = self.timetable.stage(state.step)
-        factor = self.recipe.schedule.factor((state.step + 0.5) / self.timetable.steps)  # a step counts by its middle
+        done = (state.step + 0.5) / self.timetable.steps  # a step counts by its middle
+        factor, candidates = self.recipe.schedule.factor(done), self.recipe.loss.candidates(done)
         end = state.blocks + stage.batch_tokens // self.recipe.model.context
         batches = self.loader.take(state.blocks, end, stage.length)
-        result = self.engine.step(batches, factor=factor, step=state.step, seed=self.recipe.seed)
+        result = self.engine.step(batches, factor=factor, step=state.step, seed=self.recipe.seed, candidates=candidates)
         loss, norm = result.loss.item(), result.gradient_norm.item()
         if not math.isfinite(loss + norm):
             raise UserError(
@@ -98,6 +99,4 @@ class Loop:
         state.tokens += result.targets
         state.seconds += seconds
         state.loss = loss
-        self.meter.step(
-            state, loss=loss, norm=norm, factor=factor, seconds=seconds, targets=result.targets, stage=stage
-        )
+        self.meter.step(state, result, norm=norm, factor=factor, seconds=seconds, length=stage.length)

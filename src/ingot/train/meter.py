@@ -15,10 +15,10 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ingot.engine.native import StepResult
 from ingot.evaluate.loss import HeldOutLoss
 from ingot.files import disk_errors
 from ingot.model.architecture import Architecture, flops_per_token
-from ingot.recipe import Stage
 from ingot.track.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ class Meter:
         self.tracker = tracker
         self.console = Console(highlight=False)
         self._log = folder / "log.txt"
-        self._recent: deque[tuple[float, int, float]] = deque(maxlen=WINDOW)  # seconds, tokens, loss of a step
+        self._recent: deque[tuple[float, int, float, float]] = deque(
+            maxlen=WINDOW
+        )  # of a step: seconds, tokens, loss, FLOPs
         self._validation = ""
         self._spoke = 0.0
         self._progress = Progress(
@@ -72,16 +74,17 @@ class Meter:
             file.write(f"{stamp} {line}\n")
 
     def step(
-        self, state: State, *, loss: float, norm: float, factor: float, seconds: float, targets: int, stage: Stage
+        self, state: State, result: StepResult, *, norm: float, factor: float, seconds: float, length: int
     ) -> None:
-        """Record one step: `loss` in nats a token, `factor` the share of the peak learning rate."""
-        self._recent.append((seconds, targets, loss))
-        speed = targets / seconds
+        """Record one step of rows of `length` tokens, at `factor` of the peak learning rate."""
+        loss, targets, speed = state.loss, result.targets, result.targets / seconds
+        flops = targets * flops_per_token(self._arch, length, result.head_rows)
+        self._recent.append((seconds, targets, loss, flops))
         record: dict[str, Any] = {"kind": "train", "step": state.step, "tokens": state.tokens, "loss": loss}
         record |= {"rate": factor, "gradient_norm": norm, "seconds": state.seconds, "tokens_per_second": speed}
-        record |= {"share_of_peak": self._share(speed, stage.length), "length": stage.length, "batch_tokens": targets}
+        record |= {"share_of_peak": flops / seconds / self._peak, "length": length, "batch_tokens": targets}
         self.tracker.log(record)
-        self._show(state, factor, stage.length)
+        self._show(state, factor)
 
     def validation(self, state: State, result: HeldOutLoss, *, whole: bool) -> None:
         """Record a measurement on held-out text; `whole`: on all of it."""
@@ -95,14 +98,10 @@ class Meter:
             f"perplexity {result.perplexity:.1f} on {extent}"
         )
 
-    def _share(self, speed: float, length: int) -> float:
-        return speed * flops_per_token(self._arch, length) / self._peak
-
-    def _show(self, state: State, factor: float, length: int) -> None:
-        seconds, targets, losses = (sum(column) for column in zip(*self._recent, strict=True))
-        speed = targets / max(seconds, 1e-9)
-        parts = [f"loss {losses / len(self._recent):.3f}", f"{speed:,.0f} tokens/s"]
-        parts += [f"{self._share(speed, length):.0%} of matmul peak", f"rate ×{factor:.2f}"]
+    def _show(self, state: State, factor: float) -> None:
+        seconds, targets, losses, flops = (sum(column) for column in zip(*self._recent, strict=True))
+        parts = [f"loss {losses / len(self._recent):.3f}", f"{targets / seconds:,.0f} tokens/s"]
+        parts += [f"{flops / seconds / self._peak:.0%} of matmul peak", f"rate ×{factor:.2f}"]
         parts += [self._validation] if self._validation else []
         line = "  ·  ".join(parts)
         if self.console.is_terminal:
