@@ -213,8 +213,7 @@ class Run:
         recipe, stages = self.recipe, self.recipe.stages
         compiled = wants_compiled(recipe, self.arch, steps, self.peak, self.world.device) and self._compile()
         if steps is None:
-            blocks = [stage.batch_tokens // self.arch.context for stage in stages]
-            speeds = [seconds_per_step(self.engine, self.loader, *pair) for pair in zip(stages, blocks, strict=True)]
+            speeds = seconds_per_step(self.engine, self.loader, recipe)
             steps = steps_for_minutes(Duration.parse(recipe.train.duration).amount, stages, speeds)
         self.recipe = recipe.with_training(
             settled=f"{steps} steps for {recipe.train.duration}",
