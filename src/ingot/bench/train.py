@@ -76,7 +76,7 @@ def bench_train(seconds: float = 60.0) -> list[Contender]:
             leave_out(contender, problem)
         else:
             running.append((contender, pipe))
-    peaks = dict.fromkeys(DTYPES, 0.0)
+    rates: dict[str, list[float]] = {precision: [] for precision in DTYPES}
     end, rounds = time.monotonic() + seconds, 0
     while running and (time.monotonic() < end or rounds < LEAST_ROUNDS):
         for contender, pipe in list(running):
@@ -86,13 +86,15 @@ def bench_train(seconds: float = 60.0) -> list[Contender]:
             else:
                 leave_out(contender, answer)
                 running.remove((contender, pipe))
-        peaks = {precision: max(peak, matmul_peak(device, precision)) for precision, peak in peaks.items()}
+        for precision, found in rates.items():
+            found.append(matmul_peak(device, precision))
         rounds += 1
     for _, pipe in running:
         pipe.close()  # which ends the process
     measured = [contender for contender, _ in running]
     if not any(contender.maker == "ingot" for contender in measured):
         raise UserError("no step of ingot's own could be measured", where="bench", mend="see what was left out above")
+    peaks = {precision: statistics.median(found) for precision, found in rates.items()}  # as the steps: by the median
     console.print(_table(measured, peaks, describe(device).device, rounds))
     return measured
 
@@ -186,7 +188,7 @@ def _table(contenders: list[Contender], peaks: dict[str, float], device: str, ro
         f"Median of {rounds} steps each."
     )
     table = Table(title=title, title_justify="left")
-    for column in ("step", "tokens/s", "share of peak", "ingot's best against it"):
+    for column in ("step", "tokens/s", "of peak", "ingot ahead by"):
         table.add_column(column, justify="left" if column == "step" else "right", no_wrap=True)
     best = max(contender.tokens_per_second for contender in contenders if contender.maker == "ingot")
     for contender in contenders:
