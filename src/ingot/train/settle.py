@@ -48,7 +48,7 @@ def shapes(recipe: Recipe) -> list[TokenBatch]:
 
 
 def seconds_per_step(engine: Engine, loader: Loader, recipe: Recipe) -> list[float]:
-    """The mean seconds of a step of each stage, measured on the first rows at a rate of 0: the weights stay as they are.
+    """The mean seconds of a step of each stage, measured on the first rows at a rate of 0: no weight changes.
 
     A loss that changes its cost during a stage is measured in each of its ways. For a run that has no past: the
     optimizer is new afterwards.
