@@ -14,7 +14,7 @@ def same_random_numbers():
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Matrices as small as these are slower on two threads, and much slower beside other work."""
     threads = torch.get_num_threads()

@@ -12,6 +12,8 @@ import pytest
 
 WORDS = ["the", "of", "and", "people", "nation", "state", "union", "congress", "peace", "war", "law", "great", "year"]
 
+SETTLED = {"compile": "no", "precision": "fp32"}  # what a run would measure: two runs in a test must not differ in it
+
 
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
@@ -40,7 +42,14 @@ def tiny(tmp_path: Path, text: Path) -> Callable[..., Path]:
             "optimizer": "muon",
             "loss": {"kind": "sampled", "drawn": 64},
             "schedule": "wsd",
-            "train": {"duration": "24 steps", "batch_tokens": 256, "save_every": "6 steps", "compile": "no", **train},
+            "train": {
+                "duration": "24 steps",
+                "batch_tokens": 256,
+                "save_every": "6 steps",
+                "compile": "no",
+                "precision": "fp32",
+                **train,
+            },
             "evaluation": {"every": "12 steps", "max_tokens": 500},
             "samples": {"every": "12 steps", "prompts": ["the"], "max_new_tokens": 5},
         }

@@ -6,6 +6,7 @@ import ctypes
 import platform
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 PEAK_SIDE, PEAK_SECONDS = 2048, 0.25  # of the square matrices that are multiplied, and spent on the measurement
-CHOICE_SIDE, CHOICE_SECONDS = 512, 0.05  # the same where all that counts is which of two is faster
+CHOICE_SIDE, CHOICE_TURNS = 512, 10  # the same where all that counts is which of two is faster
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -79,29 +80,40 @@ def _processor() -> str:
 
 def matmul_peak(device: torch.device, precision: str) -> float:
     """The best rate at which this device multiplies two square matrices, in FLOP/s: the ceiling of a training step."""
-    return _matmul_rate(device, precision, PEAK_SIDE, PEAK_SECONDS)
+    rates = _matmul_rates(device, precision, PEAK_SIDE)
+    end, best = time.perf_counter() + PEAK_SECONDS, 0.0
+    while not best or time.perf_counter() < end:
+        best = max(best, next(rates))
+    return best
 
 
 def choose_precision(asked: str, device: torch.device) -> str:
-    """`asked`, or for `auto` whichever of bf16 and fp32 this device multiplies faster."""
+    """`asked`, or for `auto` whichever of bf16 and fp32 this device multiplies faster.
+
+    The two take turns and their best times count, so that a machine that is busy now and then does not decide.
+    """
     if asked != "auto":
         return asked
-    return max(DTYPES, key=lambda precision: _matmul_rate(device, precision, CHOICE_SIDE, CHOICE_SECONDS))
+    running = {precision: _matmul_rates(device, precision, CHOICE_SIDE) for precision in DTYPES}
+    best = dict.fromkeys(DTYPES, 0.0)
+    for _ in range(CHOICE_TURNS):
+        for precision, rates in running.items():
+            best[precision] = max(best[precision], next(rates))
+    return max(best, key=lambda precision: best[precision])
 
 
-def _matmul_rate(device: torch.device, precision: str, side: int, seconds: float) -> float:
+def _matmul_rates(device: torch.device, precision: str, side: int) -> Iterator[float]:
+    """FLOP/s of one product after another; the first, which pays for start-up, is left out."""
     left, right = (torch.randn(side, side, dtype=DTYPES[precision], device=device) for _ in range(2))
     rounds = 16 if device.type == "cuda" else 1
-    left @ right  # the first product pays for start-up
-    times: list[float] = []
-    while sum(times) < seconds or len(times) < 2:
+    left @ right
+    while True:
         began = time.perf_counter()
         for _ in range(rounds):
             left @ right
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - began)
-    return rounds * 2 * side**3 / min(times)
+        yield rounds * 2 * side**3 / (time.perf_counter() - began)
 
 
 def has_compiler(device: torch.device) -> bool:
