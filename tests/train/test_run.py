@@ -144,7 +144,8 @@ def test_text_that_vanished_does_not_stop_a_run_that_has_its_tokens(tiny, text):
     train(Recipe.load(recipe, ["train.duration=6 steps"]))
     for path in text.iterdir():
         path.unlink()
-    train(Recipe.load(recipe, ["train.duration=12 steps"]))
+    folder = train(Recipe.load(recipe, ["train.duration=12 steps"]))
+    assert (folder / "checkpoints/step-000012").is_dir()
 
 
 def test_minutes_are_settled_in_steps_by_a_probe(tiny):
@@ -165,7 +166,8 @@ def test_a_source_that_moved_is_the_same_source(tiny, text):
     recipe = tiny()
     train(Recipe.load(recipe, ["train.duration=6 steps"]))
     moved = text.rename(text.with_name("moved"))
-    train(Recipe.load(recipe, ["train.duration=12 steps", f"data.sources.0.path={moved}"]))
+    folder = train(Recipe.load(recipe, ["train.duration=12 steps", f"data.sources.0.path={moved}"]))
+    assert (folder / "checkpoints/step-000012").is_dir()
 
 
 def test_a_shorter_duration_than_what_was_trained_is_refused(tiny):
