@@ -48,7 +48,7 @@ class Choice(Config):
         if name:
             cls.kind = name
             cls.members[name] = cls
-        else:  # a new family: its members gather in a table of its own
+        elif Choice in cls.__bases__:  # a new family: its members gather in a table of its own
             cls.members = {}
 
     @model_validator(mode="wrap")

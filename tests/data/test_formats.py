@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingot.data import formats
-from ingot.data.formats import Document, Dropped, JsonLines, Part, PlainText, place
+from ingot.data.document import Document, Dropped
+from ingot.data.formats import FilePart, JsonLines, PlainText, place
 from ingot.errors import UserError
 
 DAMAGED = [
@@ -125,7 +126,7 @@ def test_no_text_field_is_an_error_that_names_the_fields(tmp_path: Path):
 
 def test_a_file_that_is_gone_is_one_line(tmp_path: Path):
     with pytest.raises(UserError, match=r"gone\.txt: this file was listed and is gone now; put it back") as caught:
-        list(formats.read(Part(tmp_path / "gone.txt", 0, 5)))
+        list(formats.read(FilePart(tmp_path / "gone.txt", 0, 5)))
     assert "\n" not in str(caught.value)
 
 

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from ingot.data.cache import INDEX, VIEWS, Shard, TokenCache, View
 from ingot.data.digests import Digests
+from ingot.data.document import Document, Dropped, Part
 from ingot.data.drops import Drops, nothing_left
-from ingot.data.formats import Dropped, Part
+from ingot.data.formats import FilePart
 from ingot.data.source import HeldOut, Source
 from ingot.distributed import single_threaded
 from ingot.errors import UserError
@@ -68,16 +69,9 @@ class Plan:
     tokenizer: Tokenizer
 
 
-def inputs(sources: Sequence[Source], held_out: HeldOut, parts: Sequence[Sequence[Part]], digests: Digests) -> str:
+def inputs(sources: Sequence[Source], held_out: HeldOut, digests: Digests) -> str:
     """What is read and what is kept back, as a fingerprint: the files' content counts, their place and time do not."""
-    contents = digests.of(part.path for part in chain.from_iterable(parts))
-    described = [
-        {
-            "source": source.identity(),
-            "parts": [[contents[part.path], part.begin, part.end, part.field] for part in own],
-        }
-        for source, own in zip(sources, parts, strict=True)
-    ]
+    described = [{"source": source.identity(), "content": source.content(digests)} for source in sources]
     return fingerprint({"sources": described, "held_out": held_out.to_dict()})
 
 
@@ -100,15 +94,15 @@ def build(
     0 workers: as many as there are cores. `progress` is told bytes done and bytes in all. Raises UserError where
     nothing is left to train on, a file can't be read, or one changed meanwhile.
     """
-    parts, digests = [source.parts() for source in sources], Digests(folder / "digests.json")
-    name = inputs(sources, held_out, parts, digests)
+    digests = Digests(folder / "digests.json")
+    name = inputs(sources, held_out, digests)
     end = [tokenizer.fingerprint, tokenizer.end]
     target = folder / fingerprint({"layout": LAYOUT, "inputs": name, "tokenizer": end})
     if not TokenCache.exists(target):
-        groups = _groups(parts)
+        groups = _groups([source.parts() for source in sources])
         plan = Plan(target, sources, held_out, tokenizer)
         _make_all(plan, groups, workers or os.cpu_count() or 1, progress)
-        if inputs(sources, held_out, parts, digests) != name:
+        if inputs(sources, held_out, digests) != name:
             shutil.rmtree(target)
             raise UserError("a file changed while it was read", where="data.sources", mend="run the same command again")
         _join(plan, groups)
@@ -194,7 +188,7 @@ def _make(plan: Plan, group: Group) -> Group:
         for place_in_part, record in enumerate(source.documents(part)):
             if isinstance(record, Dropped):
                 dropped.add(part, record)
-            else:
+            elif isinstance(record, Document):
                 held = plan.held_out.holds(number, place_in_part)
                 writers["held_out" if held else "train"].add(record.text)
     shards = {view: asdict(writer.write(plan.folder, view, group)) for view, writer in writers.items()}
@@ -248,11 +242,12 @@ def _join(plan: Plan, groups: Sequence[Group]) -> None:
     drops = Drops()
     for note in notes:
         drops.merge(note["dropped"])
+    dropped = drops.placed(part for group in groups for _, part in group.parts)
     shards = {view: [Shard(**note["shards"][view]) for note in notes] for view in VIEWS}
     if not sum(shard.documents for shard in shards["train"]):
         shutil.rmtree(plan.folder)
         where = ", ".join(source.name for source in plan.sources)
-        raise nothing_left(where, drops, sum(shard.documents for shard in shards["held_out"]))
+        raise nothing_left(where, dropped, sum(shard.documents for shard in shards["held_out"]))
     for view in VIEWS:
         write_atomically(plan.folder / f"{view}.starts", _joined_starts(plan.folder, view, shards[view]))
     for draft in plan.folder.glob(f"{DRAFT}*"):  # of a process that was killed
@@ -261,7 +256,7 @@ def _join(plan: Plan, groups: Sequence[Group]) -> None:
         "dtype": plan.tokenizer.dtype.str,
         "tokenizer": plan.tokenizer.fingerprint,
         "shards": {view: [asdict(shard) for shard in shards[view] if shard.tokens] for view in VIEWS},
-        "report": _report(plan.sources, groups, shards) | {"dropped": drops.placed()},
+        "report": _report(plan.sources, groups, shards) | {"dropped": dropped},
     }
     write_atomically(plan.folder / INDEX, json.dumps(index, indent=1, ensure_ascii=False))
 
@@ -281,8 +276,8 @@ def _report(sources: Sequence[Source], groups: Sequence[Group], shards: dict[Vie
     for number, source in enumerate(sources):
         parts = [part for group in groups if group.source == number for _, part in group.parts]
         own = {view: _totals([shard for shard in shards[view] if shard.source == number]) for view in VIEWS}
-        files = dict.fromkeys(part.path for part in parts)
-        fields = sorted({part.field for part in parts} - {""})
+        files = dict.fromkeys(part.name for part in parts)
+        fields = sorted({part.field for part in parts if isinstance(part, FilePart)} - {""})
         size = sum(part.size for part in parts)
         described.append({"name": source.name, "files": len(files), "file_bytes": size, "fields": fields} | own)
     return {"train": _totals(shards["train"]), "held_out": _totals(shards["held_out"]), "sources": described}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ingot.data.formats import Dropped, Part, place
+from ingot.data.document import Dropped, Part
 from ingot.errors import UserError
 
 EXAMPLES = 5  # places that are kept for each reason
@@ -19,7 +19,7 @@ class Drops:
 
     def add(self, part: Part, dropped: Dropped) -> None:
         """Count one record."""
-        self.merge({dropped.reason: {"count": 1, "examples": [[str(part.path), dropped.offset]]}})
+        self.merge({dropped.reason: {"count": 1, "examples": [[part.name, dropped.offset]]}})
 
     def merge(self, other: dict[str, dict[str, Any]]) -> None:
         """Count what was found elsewhere, behind what was found so far."""
@@ -28,23 +28,22 @@ class Drops:
             own["count"] += entry["count"]
             own["examples"] = (own["examples"] + entry["examples"])[:EXAMPLES]
 
-    def placed(self) -> dict[str, dict[str, Any]]:
-        """What was found, its places as `file:line`."""
+    def placed(self, parts: Iterable[Part]) -> dict[str, dict[str, Any]]:
+        """What was found in `parts`, its places as `file:line`."""
+        named = {part.name: part for part in parts}  # a place counts within whatever bears the name, not in one part
         return {
-            reason: entry | {"examples": [place(Path(path), offset) for path, offset in entry["examples"]]}
+            reason: entry | {"examples": [named[name].place(offset) for name, offset in entry["examples"]]}
             for reason, entry in sorted(self.found.items())
         }
 
 
-def nothing_left(where: str, drops: Drops, held_out: int) -> UserError:
+def nothing_left(where: str, dropped: Mapping[str, dict[str, Any]], held_out: int) -> UserError:
     """The error for sources without a document to train on, with what became of their records."""
-    fates = [
-        f"{entry['count']:,} dropped: {reason} ({entry['examples'][0]})" for reason, entry in drops.placed().items()
-    ]
+    fates = [f"{entry['count']:,} dropped: {reason} ({entry['examples'][0]})" for reason, entry in dropped.items()]
     if held_out:
         fates.append(f"{held_out:,} held out")
     mend = "give it text"
-    if held_out and not drops.found:
+    if held_out and not dropped:
         mend = (
             'data.held_out.share=0 trains on all; a separator such as "\\n\\n" makes documents of a file\'s paragraphs'
         )

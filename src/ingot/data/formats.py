@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
+from ingot.data.document import Document, Dropped
 from ingot.errors import UserError
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ SAMPLE_BYTES = 2**18  # how far into a file its text field is looked for
 
 
 @dataclass(frozen=True)
-class Part:
+class FilePart:
     """A unit of work: the records of `path` that start in the bytes [begin, end)."""
 
     path: Path
@@ -37,49 +38,42 @@ class Part:
     separator: str = ""  # between records; empty: the part is one record
 
     @property
+    def name(self) -> str:
+        """The file's path."""
+        return str(self.path)
+
+    @property
     def size(self) -> int:
         """Bytes of the file that this part covers."""
         return self.end - self.begin
 
-
-@dataclass(frozen=True)
-class Document:
-    """A text that UTF-8 can hold, not empty. `offset` is its place: the byte of the file at which its record starts."""
-
-    text: str
-    offset: int
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A record that gave no document, and why."""
-
-    reason: str
-    offset: int
+    def place(self, offset: int) -> str:
+        """`path:line` of the byte at `offset`."""
+        return place(self.path, offset)
 
 
 class Format(ABC):
     """How the files of one suffix are split and read."""
 
     @abstractmethod
-    def parts(self, path: Path, field: str, separator: str) -> list[Part]:
+    def parts(self, path: Path, field: str, separator: str) -> list[FilePart]:
         """The parts of one file, in order. Raises UserError for a file that can't be read."""
 
     @abstractmethod
-    def read(self, part: Part) -> Iterator[Document | Dropped]:
+    def read(self, part: FilePart) -> Iterator[Document | Dropped]:
         """Every record of `part` as a document, or as dropped. Raises UserError for a file that can't be read."""
 
 
 class PlainText(Format):
     """The file is one document, or several with a separator between them."""
 
-    def parts(self, path: Path, field: str, separator: str) -> list[Part]:
+    def parts(self, path: Path, field: str, separator: str) -> list[FilePart]:
         """One part for a whole document; ranges of bytes where a separator parts documents."""
         size = file_size(path)
         ranges = _ranges(size) if separator else [(0, size)]
-        return [Part(path, begin, end, separator=separator) for begin, end in ranges]
+        return [FilePart(path, begin, end, separator=separator) for begin, end in ranges]
 
-    def read(self, part: Part) -> Iterator[Document | Dropped]:
+    def read(self, part: FilePart) -> Iterator[Document | Dropped]:
         """Text exactly as it stands, line ends included; between separators, nothing but white space is no record."""
         for offset, record in _records(part):
             if part.separator and not record.strip():
@@ -91,12 +85,12 @@ class PlainText(Format):
 class JsonLines(Format):
     """One JSON object a line, with the text in one of its fields."""
 
-    def parts(self, path: Path, field: str, separator: str) -> list[Part]:
+    def parts(self, path: Path, field: str, separator: str) -> list[FilePart]:
         """Ranges of bytes, with the field named, or found by itself in the first lines."""
         field = field or _find_field(path)
-        return [Part(path, begin, end, field=field, separator="\n") for begin, end in _ranges(file_size(path))]
+        return [FilePart(path, begin, end, field=field, separator="\n") for begin, end in _ranges(file_size(path))]
 
-    def read(self, part: Part) -> Iterator[Document | Dropped]:
+    def read(self, part: FilePart) -> Iterator[Document | Dropped]:
         """Blank lines are no records; all other lines are read or dropped."""
         for offset, record in _records(part):
             if not record.strip():
@@ -108,7 +102,7 @@ class JsonLines(Format):
 FORMATS: dict[str, Format] = {".txt": PlainText(), ".jsonl": JsonLines()}  # one row adds a format
 
 
-def read(part: Part) -> Iterator[Document | Dropped]:
+def read(part: FilePart) -> Iterator[Document | Dropped]:
     """Every record of `part`, by the format of its file."""
     return FORMATS[part.path.suffix].read(part)
 
@@ -147,7 +141,7 @@ def _ranges(size: int) -> list[tuple[int, int]]:
     return [(begin, min(begin + PART_BYTES, size)) for begin in range(0, size, PART_BYTES)] or [(0, 0)]
 
 
-def _records(part: Part) -> Iterator[tuple[int, bytes]]:
+def _records(part: FilePart) -> Iterator[tuple[int, bytes]]:
     """(offset, bytes) of each record that starts in `part`."""
     separator = part.separator.encode()
     with reach(part.path, lambda: part.path.open("rb")) as file:
@@ -223,7 +217,7 @@ def _find_field(path: Path) -> str:
     """
     found: Counter[str] = Counter()
     known: Counter[str] = Counter()
-    for _, line in _records(Part(path, 0, min(SAMPLE_BYTES, file_size(path)), separator="\n")):
+    for _, line in _records(FilePart(path, 0, min(SAMPLE_BYTES, file_size(path)), separator="\n")):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):

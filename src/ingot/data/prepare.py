@@ -12,8 +12,8 @@ from filelock import FileLock
 from ingot.data.build import build, fingerprint, inputs
 from ingot.data.cache import TokenCache
 from ingot.data.digests import Digests
+from ingot.data.document import Document, Dropped
 from ingot.data.drops import Drops, nothing_left
-from ingot.data.formats import Document
 from ingot.data.source import HeldOut, Source
 from ingot.files import disk_errors, make_folder, new_folder
 from ingot.tokenizer.tokenizer import Tokenizer
@@ -80,11 +80,10 @@ def find_tokenizer(
     say: Callable[[str], None] = lambda line: None,
 ) -> Tokenizer:
     """The tokenizer that `config` trains on these sources, kept in `folder/tokenizers/`."""
-    parts = [source.parts() for source in sources]
-    name = inputs(sources, held_out, parts, Digests(folder / "digests.json"))
+    name = inputs(sources, held_out, Digests(folder / "digests.json"))
     place = folder / "tokenizers" / fingerprint({"inputs": name, "tokenizer": config.to_dict()})
     if not place.exists():
-        size = min(config.text_bytes, sum(part.size for part in chain.from_iterable(parts)))
+        size = min(config.text_bytes, sum(part.size for source in sources for part in source.parts()))
         say(f"tokenizer: training on {size / 1e6:,.1f} MB of text")
         trained = config.train(sample(sources, held_out, config.text_bytes))
         with new_folder(place) as draft:
@@ -107,11 +106,11 @@ def sample(sources: Sequence[Source], held_out: HeldOut, limit: int) -> Iterator
         for number, part in enumerate(own):
             left = total if total <= limit else -(-part.size * limit // total)
             for index, record in enumerate(source.documents(part)):
-                if not isinstance(record, Document):
+                if isinstance(record, Dropped):
                     drops.add(part, record)
                 elif held_out.holds(number, index):
                     held += 1
-                elif left > 0:
+                elif left > 0 and isinstance(record, Document):
                     text = _head(record.text, left)
                     left -= len(text.encode())
                     given = True
@@ -119,7 +118,8 @@ def sample(sources: Sequence[Source], held_out: HeldOut, limit: int) -> Iterator
                 else:
                     break
     if not given:
-        raise nothing_left(", ".join(source.name for source in sources), drops, held)
+        placed = drops.placed(chain.from_iterable(parts))
+        raise nothing_left(", ".join(source.name for source in sources), placed, held)
 
 
 def _head(text: str, size: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from fractions import Fraction
 from functools import cached_property
@@ -15,31 +15,51 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from ingot.config import Choice, Config
-from ingot.data.formats import FORMATS, Document, Dropped, Part, read
+from ingot.data.digests import Digests
+from ingot.data.document import Part, Record
+from ingot.data.formats import FORMATS, FilePart, read
 from ingot.errors import UserError
 
 
 class Source(Choice):
     """A place that text comes from."""
 
-    places: ClassVar[frozenset[str]] = frozenset()  # fields that say where the files lie, not how they are read
+    weight: float | None = Field(default=None, gt=0)
+    """Share of this source in the training rows, against the other sources' weights; null: by its number of tokens."""
+    max_documents: int | None = Field(default=None, ge=1)
+    """Documents to take at most, from the front; null: all."""
+    max_bytes: int | None = Field(default=None, ge=1)
+    """Bytes of text to take at most, from the front and to a whole document; null: all."""
+
+    apart: ClassVar[frozenset[str]] = frozenset({"weight"})  # fields that change no document: where files lie, shares
 
     @property
     @abstractmethod
     def name(self) -> str:
         """The source in a few words, for messages and reports."""
 
-    @abstractmethod
-    def parts(self) -> list[Part]:
-        """The source as units of work, in an order that only the files' names decide. Raises UserError for none."""
+    def resolve(self, say: Callable[[str], None]) -> Source:
+        """This source with all that only the outside world can tell settled, such as a revision or a fallback.
 
-    def documents(self, part: Part) -> Iterator[Document | Dropped]:
-        """Every record of `part`: a document, or why it is none. Raises UserError for a file that can't be read."""
-        return read(part)
+        Asked once for a token cache, which remembers the answer. Raises UserError.
+        """
+        return self
+
+    @abstractmethod
+    def parts(self) -> Sequence[Part]:
+        """The source as units of work, in an order that only its content decides. Raises UserError for none."""
+
+    @abstractmethod
+    def documents(self, part: Part) -> Iterator[Record]:
+        """Every record of `part`: a document, or why it is none. Raises UserError for what can't be read."""
+
+    @abstractmethod
+    def content(self, digests: Digests) -> Any:
+        """What the documents are made of, as a JSON value for a fingerprint; found without a network."""
 
     def identity(self) -> dict[str, Any]:
-        """All that shapes the documents beside the content of the files: moving the files changes nothing."""
-        return {key: value for key, value in self.to_dict().items() if key not in self.places}
+        """All that shapes the documents beside the content: moving files changes nothing."""
+        return {key: value for key, value in self.to_dict().items() if key not in self.apart}
 
 
 class Files(Config):
@@ -51,10 +71,29 @@ class Files(Config):
     """What stands between documents in a .txt file, such as a blank line; empty: a file is one document."""
 
 
-class Local(Source, Files, name="local"):
+class FileSource(Source, Files):
+    """A source whose parts lie in files on this machine."""
+
+    @abstractmethod
+    def parts(self) -> Sequence[FilePart]:
+        """The parts of the files, sorted by path."""
+
+    def documents(self, part: Part) -> Iterator[Record]:
+        """Every record of `part`, by the format of its file."""
+        assert isinstance(part, FilePart)
+        return read(part)
+
+    def content(self, digests: Digests) -> Any:
+        """The digest of every part's file, and which of its bytes are read how: their place and time do not count."""
+        parts = self.parts()
+        found = digests.of(part.path for part in parts)
+        return [[found[part.path], part.begin, part.end, part.field] for part in parts]
+
+
+class Local(FileSource, name="local"):
     """Text files on this machine: .txt and .jsonl."""
 
-    places: ClassVar[frozenset[str]] = frozenset({"path"})
+    apart: ClassVar[frozenset[str]] = Source.apart | {"path"}
 
     path: str
     """A file, a folder (searched with all below it) or a glob such as `texts/**/*.txt`."""
@@ -64,7 +103,7 @@ class Local(Source, Files, name="local"):
         """The path as the recipe gives it."""
         return self.path
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[FilePart]:
         """The parts of the files, sorted by path."""
         return _parts(self._files(), self, self.path)
 
@@ -78,10 +117,10 @@ class Local(Source, Files, name="local"):
         return [file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file()]
 
 
-class Package(Source, Files, name="package"):
+class Package(FileSource, name="package"):
     """Text files inside an installed Python package. The package is looked up, never imported."""
 
-    places: ClassVar[frozenset[str]] = frozenset({"package", "files"})
+    apart: ClassVar[frozenset[str]] = Source.apart | {"package", "files"}
 
     package: str
     """Name under which pip installs it."""
@@ -93,7 +132,7 @@ class Package(Source, Files, name="package"):
         """The package and what is read of it."""
         return f"package {self.package}: {self.files}"
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[FilePart]:
         """The parts of the files that match, sorted by path."""
         try:
             distribution = metadata.distribution(self.package)
@@ -105,7 +144,7 @@ class Package(Source, Files, name="package"):
         return _parts([Path(str(distribution.locate_file(name))) for name in chosen], self, self.name)
 
 
-def _parts(files: list[Path], how: Files, where: str) -> list[Part]:
+def _parts(files: list[Path], how: Files, where: str) -> list[FilePart]:
     known = " or ".join(FORMATS)
     if not files:
         raise UserError(f"there is no {known} file here", where=where, mend="check data.sources")

@@ -84,7 +84,7 @@ def _settled(begun: Recipe, recipe: Recipe) -> dict[str, Any]:
 def _fixed(recipe: Recipe) -> dict[str, Any]:
     """What makes the run the one it is; of a source, what it is and not where it lies."""
     values = {key: value for key, value in recipe.to_dict().items() if key not in FREE}
-    values["data"]["sources"] = [source.identity() for source in recipe.data.sources]
+    values["data"]["sources"] = [source.identity() | {"weight": source.weight} for source in recipe.data.sources]
     return values | {"train": {key: value for key, value in values["train"].items() if key not in FREE_IN_TRAIN}}
 
 

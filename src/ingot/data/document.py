@@ -1,0 +1,56 @@
+"""What a source gives: parts, which any process can read alone, and the records in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Part(Protocol):
+    """A unit of work: some records of a source, read by one process. Small, and sent to other processes."""
+
+    @property
+    def name(self) -> str:
+        """The file, or what stands for one, in messages."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that the part covers, as far as they are known beforehand."""
+
+    def place(self, offset: int) -> str:
+        """Where the record at `offset` stands, for a person: `file:line`."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that UTF-8 can hold, not empty. `offset` is its place in the part, such as the byte it starts at."""
+
+    text: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one side of a conversation says: `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages in turn, the last one the assistant's; texts that UTF-8 can hold."""
+
+    messages: tuple[Message, ...]
+    offset: int
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A record that gave no document, and why."""
+
+    reason: str
+    offset: int
+
+
+Record = Document | Conversation | Dropped
