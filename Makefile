@@ -16,7 +16,7 @@ help:  ## Show this list
 	@echo 'PYTHON=python3.12 make … chooses the interpreter of a new .venv.'
 
 demo: $(VENV)/demo.stamp  ## Raise a small model from packaged text in minutes: runs/demo
-	$(RUN) -m ingot demo
+	@trap : INT; $(RUN) -m ingot demo || [ $$? -eq 130 ]  # Ctrl-C ends the demo in good order: no error of make's
 
 test: $(VENV)/dev.stamp  ## Run the tests
 	$(RUN) -m pytest

@@ -14,6 +14,7 @@ from ingot.cli import run
 from ingot.errors import UserError
 from ingot.generate.generator import Generation
 from ingot.generate.sampling import Sampling
+from ingot.train.stop import Stopped
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,12 @@ from ingot.generate.sampling import Sampling
         (["generate", "nothing", "--runs", "nowhere"], "nothing"),
         (["generate", "Once upon a time " * 30, "--runs", "nowhere"], "there is no model 'Once upon"),
         (["generate", "demo", "--seed", "9223372036854775808"], "seed: input should be less than"),
+        (["train", "demo", "--model.layers", "8"], "a recipe's keys have no dashes: model.layers=8"),
+        (["recipes", "show", "demo", "--seed=3"], "a recipe's keys have no dashes: seed=3"),
+        (["demo", "--train.duration"], "a recipe's keys have no dashes: train.duration=…"),
+        (["generate", "demo", "--model.layers", "8"], "see `ingot generate --help`"),
+        (["recipes", "show", "demo", "model.layers=two"], "ingot: command line: model.layers=two: input should be"),
+        (["generate", "nothing", "--runs", "nowhere"], "no run in 'nowhere' has a checkpoint"),
         (["prepare", "demo", "cache=/dev/null/x"], "this place can't be written to"),
         (["recipes", "show", "demo", "model.layers.foo=1"], "has no keys below it"),
         (["recipes", "show", "demo", "optimizer={kind: [a]}"], "there is no optimizer of kind"),
@@ -103,7 +110,7 @@ class Echo:
     [
         ([], " and so on\n"),
         (["One"], "One and so on\n"),
-        (["One", "Two"], "One and so on\n\nTwo and so on\n"),
+        (["One", "Two"], "One and so on\n\n---\n\nTwo and so on\n"),
     ],
 )
 def test_generate_writes_prompt_and_continuation(prompts, written, monkeypatch, capsys):
@@ -125,6 +132,29 @@ def test_ctrl_c_exits_with_130(monkeypatch, capsys):
     monkeypatch.setattr("ingot.demo.demo", interrupt)
     assert run(["demo"]) == 130
     assert capsys.readouterr().err == "ingot: interrupted\n"
+
+
+def test_a_ctrl_c_that_was_answered_is_not_answered_again(monkeypatch, capsys):
+    def stop(*_):
+        raise Stopped
+
+    monkeypatch.setattr("ingot.demo.demo", stop)
+    assert run(["demo"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["train", "dmo"], ["demo", "model.layres=2"], ["prepare", "dmo"], ["train", "demo", "model.heads=5"]),
+        *(["generate", "nothing", "--runs", "nowhere"], ["generate", "demo", "--temperature", "-1"]),
+        ["bench", "train", "--seconds", "soon"],
+    ],
+)
+def test_a_mistake_is_told_before_pytorch_is_loaded(arguments):
+    script = f"import sys; from ingot.cli import run; sys.exit(run({arguments}) != 2 or 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_reader_that_leaves_early_is_no_error():

@@ -6,9 +6,9 @@ from abc import abstractmethod
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ingot.config import Choice, Config, explain, override, parse_yaml, to_yaml, validate, yaml_word
 from ingot.errors import UserError
@@ -134,6 +134,8 @@ def test_yaml_scalars_are_those_of_the_core_schema(text, value):
     assert (found, type(found)) == (value, type(value))
 
 
+@example("\x85")
+@example("a\u2028b\n")
 @given(st.text(st.sampled_from("0123456789abcdefox_.:-+eE~<= nulltryifNTF"), max_size=12) | st.text())
 def test_any_string_comes_back_from_yaml_as_it_was(text):
     drawing = load(title=text)
@@ -185,6 +187,52 @@ def test_a_malformed_override_is_refused(assignment):
     with pytest.raises(UserError) as caught:
         validate(Drawing, override({"title": "t", "others": [], "frame": {"side": 2}}, [assignment]), "drawing.yaml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "place"),
+    [
+        (["shape.radius=-1"], "command line: shape.radius=-1: input should be"),
+        (["shape={kind: circle, radios: 1}"], "command line: shape={kind: circle, radios: 1}: radios: there is no key"),
+        (["framed=false", "shape.kind=squid"], "command line: shape.kind=squid: there is no shape of kind 'squid'"),
+        (["title=x", "title=3"], "command line: title=3: input should be a valid string"),
+        (["frame.sides=1"], "command line: frame.sides=1: there is no key 'sides'; did you mean 'side'?"),
+        (["framed.deeper=1"], "command line: framed.deeper=1: true has no keys below it"),
+        (["title=[1"], "command line: title=[1: not valid YAML"),
+        (["others=[]"], "drawing.yaml: size.0: input should be"),
+        (["others=[]", "size.0=tall"], "command line: size.0=tall: input should be"),
+        (["size=[1, tall]"], "command line: size=[1, tall]: 1: input should be"),
+    ],
+)
+def test_a_mistake_is_looked_for_where_it_was_made(overrides, place):
+    values = {"title": "t", "framed": True, "size": ["wide", 1]}  # a mistake of the file's, told last
+    with pytest.raises(UserError) as caught:
+        validate(Drawing, values, "drawing.yaml", overrides=overrides)
+    assert str(caught.value).startswith(place)
+
+
+class Sheet(Config):
+    """A configuration whose parts must fit each other."""
+
+    width: int = 4
+    """in metres"""
+    height: int = 4
+    """in metres"""
+
+    @model_validator(mode="after")
+    def _is_no_banner(self) -> Sheet:
+        if self.width > 3 * self.height:
+            raise ValueError(f"{self.width} by {self.height} is too wide")
+        return self
+
+
+def test_parts_that_do_not_fit_are_blamed_on_what_changed_them():
+    with pytest.raises(UserError, match=r"^command line: width=20: 20 by 4 is too wide"):
+        validate(Sheet, {}, "sheet.yaml", overrides=["width=20"])
+    with pytest.raises(UserError, match=r"^sheet\.yaml: 20 by 4 is too wide"):
+        validate(Sheet, {"width": 20}, "sheet.yaml", overrides=["height=4"])
+    with pytest.raises(UserError, match=r"^command line: height=2: 20 by 2 is too wide"):
+        validate(Sheet, {"width": 20}, "sheet.yaml", overrides=["height=2"])
 
 
 def test_explain_lists_every_key_with_its_meaning():

@@ -27,13 +27,14 @@ NAMES = [str(path.relative_to(SOURCE)) for path in FILES]
 FLOORS = (
     ("__init__",),
     ("errors",),
-    ("config", "distributed", "files"),
+    ("config", "distributed", "files", "hub", "rhythm"),
     ("model", "tokenizer", "optim", "track"),
     ("data", "generate", "checkpoint"),
     ("engine", "evaluate", "dashboard"),
     ("recipe",),
+    ("estimate",),
     ("prepare", "train", "bench"),
-    ("demo",),
+    ("demo", "plan"),
     ("cli",),
     ("__main__",),
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ingot.config import parse_yaml, to_yaml, validate
 from ingot.errors import UserError
-from ingot.recipe import Every, Recipe, builtin_recipes
+from ingot.recipe import Recipe, builtin_recipes
 
 
 @pytest.mark.parametrize("name", builtin_recipes())
@@ -18,17 +20,20 @@ def test_builtin_recipes_load_and_survive_a_round_trip(name):
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("model.hiden_size=8", "model.hiden_size: there is no key 'hiden_size'; did you mean 'hidden_size'?"),
+        (
+            "model.hiden_size=8",
+            "command line: model.hiden_size=8: there is no key 'hiden_size'; did you mean 'hidden_size'?",
+        ),
         ("model.hidden_size=250", "hidden_size=250 does not divide among 4 heads"),
-        ("model.layers=many", "model.layers: input should be a valid integer"),
+        ("model.layers=many", "command line: model.layers=many: input should be a valid integer"),
         ("train.batch_tokens=1000", "batch_tokens=1024 is the nearest that does"),
-        ("train.micro_tokens=300", "does not split into micro-batches of 300"),
+        ("memory.micro_batch=0", "a number of rows from 1 on, or auto, not 0"),
         ("train.duration=soon", "'soon' is no duration"),
         ("evaluation.every=sometimes", "'sometimes' is no rhythm"),
         ("optimizer=mune", "did you mean 'muon'?"),
         ("train.stages=[{share: 1, length: 100, batch_tokens: 4096}]", "64 is the next shorter length that does"),
         ("train.stages=[{share: 0.5, length: 64, batch_tokens: 4096}]", "add up to 0.5; they must add up to 1"),
-        ("name=a/b", "name: "),
+        ("name=a/b", "command line: name=a/b: "),
     ],
 )
 def test_a_mistake_gets_one_line(override, line):
@@ -45,8 +50,17 @@ def test_unknown_names_get_the_nearest():
         Recipe.load("nowhere/mine.yaml")
 
 
-def test_a_rhythm_falls_due_as_often_as_it_says():
-    assert [step for step in range(1, 21) if Every.parse("7 steps").due(step, 20)] == [7, 14]
-    assert [step for step in range(1, 21) if Every.parse("25%").due(step, 20)] == [5, 10, 15, 20]
-    assert sum(Every.parse("10%").due(step, 1_234) for step in range(1, 1_235)) == 10
-    assert not any(Every.parse("never").due(step, 20) for step in range(1, 21))
+def test_a_recipe_with_a_base_holds_only_what_differs(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: demo\nname: mine\nmodel: {layers: 7}\nschedule: cosine\ntrain: {batch_tokens: 8192}\n")
+    mine, demo = Recipe.load(path), Recipe.load("demo")
+    assert (mine.name, mine.model.layers, mine.train.batch_tokens) == ("mine", 7, 8192)
+    assert (mine.model.heads, mine.train.duration) == (demo.model.heads, demo.train.duration)
+    assert mine.schedule.kind == "cosine"  # another kind takes over none of the old one's keys
+
+
+def test_a_recipe_is_not_its_own_base(tmp_path: Path):
+    for name, base in (("one", "two"), ("two", "one")):
+        (tmp_path / f"{name}.yaml").write_text(f"base: {tmp_path / base}.yaml\n")
+    with pytest.raises(UserError, match="a recipe can't be its own base"):
+        Recipe.load(tmp_path / "one.yaml")

@@ -14,7 +14,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 # verb → the module and the function that do it
-_VERBS = {"prepare": ("ingot.prepare", "prepare"), "train": ("ingot.train.run", "train")}
+_VERBS = {
+    "plan": ("ingot.plan", "plan"),
+    "prepare": ("ingot.prepare", "prepare"),
+    "train": ("ingot.train.run", "train"),
+}
 _LAZY = {"Recipe": "ingot.recipe"}
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownCommandError, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from ingot import __version__
 from ingot.errors import UserError
@@ -27,7 +36,9 @@ app = App(
     default_parameter=Parameter(negative=""),
     suppress_keyboard_interrupt=False,  # `run` says so in one line
 )
-recipes = App(name="recipes", help="List the built-in recipes, show one, or explain every key.")
+recipes = App(
+    name="recipes", help="List the built-in recipes, show one, explain every key, or list the corpora known by name."
+)
 bench = App(name="bench", help="Measure this machine against its ceilings, and against peers.")
 for family in (recipes, bench):
     app.command(family)
@@ -47,16 +58,17 @@ def demo(*overrides: Overrides) -> None:
 @recipes.command(name="list", usage="Usage: ingot recipes list")
 def list_recipes() -> None:
     """Name, size and purpose of each built-in recipe."""
+    from ingot.estimate.text import vocabulary_of
     from ingot.model.architecture import parameter_counts
     from ingot.recipe import Recipe, builtin_recipes
 
     rows = []
     for name, path in builtin_recipes().items():
         recipe = Recipe.load(name)
-        vocabulary = recipe.model.vocabulary or getattr(recipe.tokenizer, "vocabulary", 0)
-        model = recipe.model.model_copy(update={"vocabulary": vocabulary})
+        model = recipe.model.with_vocabulary(vocabulary_of(recipe))
         purpose = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-        rows.append((name, f"{parameter_counts(model)['total'] / 1e6:.1f}M", purpose))
+        total = parameter_counts(model)["total"]
+        rows.append((name, f"{total / 1e9:.2f}B" if total >= 1e9 else f"{total / 1e6:.1f}M", purpose))
     _print_table(["recipe", "parameters", "purpose"], rows)
 
 
@@ -100,27 +112,74 @@ def explain(
     Console(highlight=False).print(table)
 
 
+@recipes.command(usage="Usage: ingot recipes corpora")
+def corpora() -> None:
+    """The corpora that a source of the kind hub knows by name: where they lie, how large they are, whose they are."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from ingot.data.corpora import CORPORA
+
+    if not sys.stdout.isatty():  # one corpus a line, for grep
+        rows = [(name, one.path, one.configuration, one.size, one.licence, one.note) for name, one in CORPORA.items()]
+        _print_table(["corpus", "on the hub", "configuration", "size", "licence", "what it is"], rows)
+        return
+    table = Table(box=None, pad_edge=False, show_header=False, leading=1)
+    for name, one in CORPORA.items():
+        place = f"{one.path}, {one.configuration}" if one.configuration else one.path
+        about = f"{one.note[0].upper()}{one.note[1:]}. {one.size}. Licence: {one.licence}."
+        table.add_row(Text.assemble((name, "bold"), "\n", (f"  {place}", "dim")), Text(about))
+    Console(highlight=False).print(table)
+
+
 @app.command(usage="Usage: ingot prepare RECIPE [KEY=VALUE …]")
 def prepare(recipe: RecipeName, /, *overrides: Overrides) -> None:
     """Make the tokenizer and the token cache that a recipe needs; what is there already is kept."""
-    from ingot.prepare import prepare
     from ingot.recipe import Recipe
 
-    prepare(Recipe.load(recipe, overrides))
+    loaded = Recipe.load(recipe, overrides)  # before PyTorch, as everywhere here: a mistake is told at once
+    from ingot.prepare import prepare
+
+    prepare(loaded)
 
 
-@app.command(usage="Usage: ingot train RECIPE [KEY=VALUE …] [--fresh]")
+@app.command(usage="Usage: ingot plan RECIPE [KEY=VALUE …] [--device NAME] [--devices NUMBER] [--price PRICE]")
+def plan(
+    recipe: RecipeName,
+    /,
+    *overrides: Overrides,
+    device: Annotated[str, Parameter(help="a GPU such as H100, T4 or RTX-4090; none: what this machine has")] = "",
+    devices: Annotated[int, Parameter(help="how many of them share the work")] = 1,
+    price: Annotated[float | None, Parameter(help="of an hour of one device, in any currency")] = None,
+) -> None:
+    """What a recipe will need: parameters, FLOPs, memory, disk, time, cost. Starts nothing."""
+    from ingot.plan import plan
+    from ingot.recipe import Recipe
+
+    plan(Recipe.load(recipe, overrides), device=device, devices=devices, price=price)
+
+
+@app.command(usage="Usage: ingot train RECIPE [KEY=VALUE …] [--fresh] [--dry-run]")
 def train(
     recipe: RecipeName,
     /,
     *overrides: Overrides,
     fresh: Annotated[bool, Parameter(help="begin anew; a run of the same name is moved aside")] = False,
+    dry_run: Annotated[bool, Parameter(help="all but training: the model's shape, the data's start, one step")] = False,
 ) -> None:
     """Train: prepare what is missing, and go on with what was begun. Ctrl-C saves and ends."""
     from ingot.recipe import Recipe
+
+    loaded = Recipe.load(recipe, overrides)
+    if dry_run:
+        from ingot.train.dry import dry_run as rehearse
+
+        rehearse(loaded)
+        return
     from ingot.train.run import train
 
-    train(Recipe.load(recipe, overrides), fresh=fresh)
+    train(loaded, fresh=fresh)
 
 
 @app.command(usage="Usage: ingot generate MODEL [PROMPT …] [OPTIONS]")
@@ -162,20 +221,32 @@ def time_training(
     bench_train(seconds)
 
 
+@bench.command(name="prepare", usage="Usage: ingot bench prepare [--megabytes MEGABYTES] [--rounds ROUNDS]")
+def time_preparing(
+    megabytes: Annotated[float, Parameter(help="text to prepare; below 64, ingot starts no second process")] = 120.0,
+    rounds: Annotated[int, Parameter(help="times that each contender prepares it")] = 3,
+) -> None:
+    """Making a token cache beside tiktoken, nanoGPT's way and tokenizers, and what reading it costs a step."""
+    from ingot.bench.prepare import bench_prepare
+
+    bench_prepare(megabytes, rounds)
+
+
 def _load_generator(reference: str, runs: Path) -> Generator:
     from ingot.checkpoint.registry import resolve
+
+    folder = resolve(reference, runs)  # before PyTorch is loaded: a wrong name is told at once
     from ingot.distributed import World
     from ingot.generate.generator import Generator
     from ingot.model.huggingface import load_model
     from ingot.tokenizer.tokenizer import Tokenizer
 
-    folder = resolve(reference, runs)
-    network = load_model(folder, device=World.join().device).eval()
+    network = load_model(folder, device=World.alone().device).eval()
     return Generator(network, Tokenizer.load(folder))
 
 
 def _write_continuations(generator: Generator, prompts: Sequence[str], sampling: Sampling) -> None:
-    """One prompt is continued as one watches; several are written together, a blank line between them."""
+    """One prompt is continued as one watches; several are written together, a rule between them."""
     if len(prompts) == 1:
         pieces = generator.stream(prompts[0], sampling)
         print(prompts[0] + next(pieces, ""), end="", flush=True)  # the first piece first: a bad prompt prints nothing
@@ -184,7 +255,7 @@ def _write_continuations(generator: Generator, prompts: Sequence[str], sampling:
         print()
         return
     made = generator.generate(list(prompts), sampling)
-    print("\n\n".join(prompt + generation.text for prompt, generation in zip(prompts, made, strict=True)))
+    print("\n\n---\n\n".join(prompt + generation.text for prompt, generation in zip(prompts, made, strict=True)))
 
 
 def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -206,10 +277,16 @@ def run(arguments: Sequence[str]) -> int:
         app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except (UserError, CycloptsError) as error:
-        print(f"ingot: {error if isinstance(error, UserError) else _misuse(error)}", file=sys.stderr)
+        from ingot.distributed import fails_first
+
+        if fails_first():  # of several processes one says it
+            print(f"ingot: {error if isinstance(error, UserError) else _misuse(error)}", file=sys.stderr)
         return MISTAKE
-    except KeyboardInterrupt:
-        print("ingot: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        from ingot.train.stop import Stopped
+
+        if not isinstance(interrupt, Stopped):
+            print("ingot: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         _drop_output()
@@ -227,8 +304,23 @@ def _misuse(error: CycloptsError) -> str:
         return _unknown(error.unused_tokens[0], error.app or app)
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"{verb} has no use for {error.unused_tokens[0]!r}; {look}"
+    if isinstance(error, UnknownOptionError) and (key := _key_with_dashes(error)):
+        return f"there is no option {error.token.value!r}; a recipe's keys have no dashes: {key}"
     message = " ".join(str(error).split()).rstrip(".")
     return message if "Did you mean" in message else f"{message}; {look}"
+
+
+def _key_with_dashes(error: UnknownOptionError) -> str:
+    """`key=value` as it was meant, where an option that is none is a recipe's key; else empty."""
+    from ingot.recipe import Recipe
+
+    word, words = error.token.value, error.unused_tokens or []
+    key, _, value = word.lstrip("-").partition("=")
+    parameters = inspect.signature(error.target).parameters if error.target else {}
+    if "overrides" not in parameters or key.partition(".")[0] not in Recipe.model_fields:
+        return ""
+    following = words[words.index(word) + 1 :] if word in words else []
+    return f"{key}={value or next(iter(following), '…')}"
 
 
 def _unknown(word: str, within: App) -> str:

@@ -6,12 +6,16 @@ derives from `Choice`, and each member names itself in its class statement: `cla
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, TypeVar
 
 import yaml
@@ -24,9 +28,9 @@ C = TypeVar("C", bound="Config")
 
 
 class Config(BaseModel):
-    """A frozen value. An unknown key is an error; the docstring under a field is its description."""
+    """A frozen value. An unknown key is an error; the docstring under a field says what it means."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain mappings, lists and scalars: what YAML and JSON can hold."""
@@ -95,6 +99,12 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """YAML in which a string that either version of YAML would take for something else stands in quotes."""
 
+    def string(self, text: str) -> yaml.ScalarNode:
+        """In double quotes, which escape them, where it holds one of Unicode's own line breaks: single ones fold it."""
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _BREAKS & set(text) else None)
+
+
+_BREAKS = set("\x85\u2028\u2029")
 
 # The first pattern that matches decides: an integer matches that of a float as well.
 _SCALARS = {
@@ -110,6 +120,7 @@ for _name, (_first, _pattern) in _SCALARS.items():
     for _side in (_Loader, _Dumper):
         _side.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), list(_first))
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.integer)
+_Dumper.add_representer(str, _Dumper.string)
 
 
 def parse_yaml(text: str, where: str = "") -> Any:
@@ -121,7 +132,7 @@ def parse_yaml(text: str, where: str = "") -> Any:
         raise UserError(what, where=where, mend="put it in quotes") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f"{where}:{mark.line + 1}" if mark else where
+        line = f"{where}:{mark.line + 1}" if mark and "\n" in text else where
         problem = getattr(error, "problem", None) or "the text could not be read"
         raise UserError(f"not valid YAML: {problem}", where=line, mend="mend that line") from None
 
@@ -147,60 +158,88 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise UserError(
-                f"{assignment!r} is not of the form key=value", where="overrides", mend="try model.layers=12"
+                f"{assignment!r} is not of the form key=value", where="command line", mend="try model.layers=12"
             )
-        values = _put(values, key.split("."), parse_yaml(text, where=f"override {key}"), key)
+        where = f"command line: {assignment}"
+        values = _put(values, key.split("."), parse_yaml(text, where=where), where)
     return values
 
 
-def _put(at: Any, path: list[str], value: Any, key: str) -> Any:
+def _put(at: Any, path: list[str], value: Any, where: str) -> Any:
     head, *rest = path
     if isinstance(at, list):
         if not head.isdigit() or int(head) >= len(at):
-            raise UserError(
-                f"{head!r} is no index into a list of {len(at)}", where=f"override {key}", mend="indices start at 0"
-            )
+            raise UserError(f"{head!r} is no index into a list of {len(at)}", where=where, mend="indices start at 0")
         index = int(head)
-        return [*at[:index], _put(at[index], rest, value, key) if rest else value, *at[index + 1 :]]
+        return [*at[:index], _put(at[index], rest, value, where) if rest else value, *at[index + 1 :]]
     if isinstance(at, str):  # the bare word of a choice opens up into a mapping
         at = {"kind": at}
     if at is not None and not isinstance(at, Mapping):
-        raise UserError(f"{yaml_word(at)} has no keys below it", where=f"override {key}", mend="drop the last part")
+        raise UserError(f"{yaml_word(at)} has no keys below it", where=where, mend="drop the last part")
     at = dict(at or {})
     if head == "kind" and not rest and at.get("kind") != value:
         return {"kind": value}  # another member of the family: the fields of the old one do not carry over
-    at[head] = _put(at.get(head), rest, value, key) if rest else value
+    at[head] = _put(at.get(head), rest, value, where) if rest else value
     return at
 
 
-def validate(cls: type[C], values: Any, where: str, mend: str = "") -> C:
-    """`values` as a `cls`. Raises UserError that names the first offending key and what mends it.
+def merged(base: Any, changes: Any) -> Any:
+    """`base` with `changes` put in, mappings key by key; another `kind` of a choice takes over none of the old keys."""
+    if isinstance(base, str) and isinstance(changes, Mapping):
+        base = {"kind": base}
+    if not (isinstance(base, Mapping) and isinstance(changes, Mapping)):
+        return changes
+    if "kind" in changes and changes["kind"] != base.get("kind"):
+        return dict(changes)
+    return {**base, **{key: merged(base.get(key), value) for key, value in changes.items()}}
+
+
+def validate(cls: type[C], values: Any, where: str, mend: str = "", overrides: Sequence[str] = ()) -> C:
+    """`values`, with `overrides` put in, as a `cls`. Raises UserError that names the first wrong key and its mend.
 
     `mend`: where to look when all that is known is that a value does not fit.
     """
     if not isinstance(values, Mapping):
         raise UserError("a mapping of keys to values is expected", where=where, mend=mend)
+    changed = override(dict(values), overrides)
     try:
-        return cls.model_validate(values)
+        return cls.model_validate(changed)
     except ValidationError as error:
-        raise _explain_error(cls, values, error, where, mend) from None
+        mistake = error.errors()[0]
+    path = [str(part) for part in mistake["loc"]]
+    at = _blamed(cls, values, mistake, overrides) or (f"{where}: {'.'.join(path)}" if path else where)
+    raise _explain_error(cls, changed, mistake, at, mend)
+
+
+def _blamed(cls: type[Config], values: Any, mistake: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """The overrides that made `mistake`, as the place to look for it; empty where `values` alone would have made it."""
+    path = [str(part) for part in mistake["loc"]]
+    keys = {assignment: assignment.partition("=")[0].split(".") for assignment in overrides}
+    for assignment, key in reversed(keys.items()):
+        if key == path[: len(key)]:
+            return f"command line: {': '.join([assignment, '.'.join(path[len(key) :])])}".removesuffix(": ")
+    try:
+        cls.model_validate(values)
+    except ValidationError as error:
+        if error.errors()[0]["msg"] == mistake["msg"]:
+            return ""
+    below = [assignment for assignment, key in keys.items() if key[: len(path)] == path]
+    return f"command line: {' '.join(below)}" if below else ""
 
 
 def _explain_error(
-    cls: type[Config], values: Mapping[str, Any], error: ValidationError, where: str, mend: str
+    cls: type[Config], values: Mapping[str, Any], error: Mapping[str, Any], at: str, mend: str
 ) -> UserError:
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    at = f"{where}: {'.'.join(path)}" if path else where
-    if first["type"] == "extra_forbidden":
+    path = [str(part) for part in error["loc"]]
+    if error["type"] == "extra_forbidden":
         owner = _owner(cls, values, path[:-1])
         return UserError(f"there is no key {path[-1]!r}", where=at, mend=nearest(path[-1], list(owner.model_fields)))
-    if first["type"] == "missing":
+    if error["type"] == "missing":
         return UserError("this key is needed", where=at, mend=f"add {'.'.join(path)}=…")
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
         return UserError(message, where=at)
-    return UserError(f"{message[0].lower()}{message[1:]}, not {first['input']!r}", where=at, mend=mend)
+    return UserError(f"{message[0].lower()}{message[1:]}, not {error['input']!r}", where=at, mend=mend)
 
 
 def _owner(cls: type[Config], values: Any, path: Sequence[str]) -> type[Config]:
@@ -241,21 +280,43 @@ class Key:
     meaning: str
 
 
-def explain(cls: type[Config], prefix: str = "") -> Iterator[Key]:
-    """Every key below `cls`, depth first; each member of a choice shows its own keys under `key[kind]`."""
+def explain(cls: type[Config], prefix: str = "", within: frozenset[type[Config]] = frozenset()) -> Iterator[Key]:
+    """Every key below `cls`, depth first; each member of a choice shows its own keys under `key[kind]`.
+
+    A family that lies within itself, as sources that stand in for a source do, is explained once.
+    """
+    meanings = _meanings(cls)
     for name, field in cls.model_fields.items():
         path = f"{prefix}{name}"
         inner = config_class(field.annotation)
         default = "" if inner else "needed" if field.is_required() else yaml_word(field.get_default())
         shape = typing.get_origin(field.annotation)
         listed = ".0" if inner and shape in (list, tuple) else ""
-        yield Key(path, _type_name(field.annotation), default, " ".join((field.description or "").split()))
+        yield Key(path, _type_name(field.annotation), default, meanings.get(name, ""))
+        if inner and inner in within:
+            continue
         if inner and issubclass(inner, Choice) and not inner.kind:
             for kind, member in inner.choices().items():
                 yield Key(f"{path}{listed}[{kind}]", "kind", "", (member.__doc__ or "").strip().split("\n")[0])
-                yield from explain(member, f"{path}{listed}[{kind}].")
+                yield from explain(member, f"{path}{listed}[{kind}].", within | {inner})
         elif inner:
-            yield from explain(inner, f"{path}{listed}.")
+            yield from explain(inner, f"{path}{listed}.", within)
+
+
+def _meanings(cls: type[Config]) -> dict[str, str]:
+    """The docstring under each field: read from the source here alone, for pydantic's way slows down every start."""
+    found: dict[str, str] = {}
+    for base in reversed([base for base in cls.__mro__ if issubclass(base, Config)]):
+        (statement,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(statement, ast.ClassDef)
+        for field, below in pairwise(statement.body):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+            ):
+                found[ast.unparse(field.target)] = " ".join(str(below.value.value).split())
+    return found
 
 
 def _type_name(annotation: Any) -> str:

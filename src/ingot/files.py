@@ -7,8 +7,11 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 from ingot.errors import UserError
 
@@ -52,19 +55,44 @@ def new_folder(final: Path) -> Iterator[Path]:
             raise
 
 
+@contextlib.contextmanager
+def new_file(path: Path, *, flushed: bool = True) -> Iterator[IO[bytes]]:
+    """A draft file, open to be written, that becomes `path` by one rename when the block ends well, and else vanishes.
+
+    Not `flushed`: it is whole or absent for every process, but not yet if the machine itself goes down; `flush` sees to
+    that for many files at less cost. Errors of the block pass as they are: it may read elsewhere as well.
+    """
+    draft = path.with_name(f"{DRAFT}{socket.gethostname()}-{os.getpid()}-{path.name}")  # the folder may be shared
+    try:
+        with disk_errors(path):
+            make_folder(path.parent)
+            file = draft.open("wb")
+        with file:
+            yield file
+            with disk_errors(path):
+                file.flush()
+                if flushed:
+                    os.fsync(file.fileno())
+        with disk_errors(path):
+            draft.replace(path)
+            if flushed:
+                _flush(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
+
+
 def write_atomically(path: Path, data: bytes | str) -> None:
     """Replace `path` by `data` so that a reader, or a crash, sees the old or the new content and nothing between."""
-    draft = path.with_name(f"{DRAFT}{os.getpid()}-{path.name}")
-    with disk_errors(path):
-        make_folder(path.parent)
-        try:
-            draft.write_bytes(data.encode() if isinstance(data, str) else data)
-            _flush(draft)
-            draft.replace(path)
-            _flush(path.parent)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+    with disk_errors(path), new_file(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+def flush(paths: Sequence[Path]) -> None:
+    """Force the content of files, and their names, to the disk: all at once, as a disk does it fastest."""
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(_flush, [*paths, *{path.parent for path in paths}]))
 
 
 def sha256(path: Path) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from ingot.bench import train as bench
 from ingot.bench.train import Contender, bench_train
-from ingot.engine.native import Engine
+from ingot.engine.native import NativeEngine
 from ingot.errors import UserError
 
 CPU = torch.device("cpu")
@@ -60,6 +60,9 @@ def test_without_a_step_of_ingot_there_is_nothing_to_compare(contenders):
 
 
 def test_a_step_that_did_not_compile_does_not_pass_for_compiled(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Engine, "compile", lambda self, batches: "no compiler")
+    def no_compiler(*args: object) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(NativeEngine, "compile", no_compiler)
     with pytest.raises(RuntimeError, match="no compiler"):
         bench._ingot_step(Contender("ingot", "fp32", True), CPU)

@@ -82,7 +82,7 @@ def test_a_wrong_reference_says_what_is_near(runs: Path, reference: str, message
 
 
 def test_without_any_model_the_mend_is_to_train_one(tmp_path: Path, runs: Path):
-    with pytest.raises(UserError, match="there is no model 'demo'; train one, or give a model's folder"):
+    with pytest.raises(UserError, match=r"no model 'demo', and no run in .* has a checkpoint; train one"):
         resolve("demo", tmp_path / "nowhere")
     for reference in ("empty", "empty@best", "empty@latest"):
         with pytest.raises(UserError, match="'empty' has no whole checkpoint; train it first"):

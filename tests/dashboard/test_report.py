@@ -64,7 +64,7 @@ def validation_record(step: int, loss: float = 3.2146) -> Record:
 START = {
     "kind": "start",
     "step": 0,
-    "machine": {"device": "a fine processor", "cores": 2, "memory_gb": 33.6, "matmul_peak": 1.03e12},
+    "machine": {"device": "a fine processor", "cores": 2, "memory_gb": 33.6},
     "parameters": {"embedding": 2_097_152, "total": 7_408_384},
 }
 RECIPE = {
@@ -86,7 +86,8 @@ def write_run(tmp_path: Path) -> WriteRun:
         folder.mkdir(parents=True)
         if records is None:
             measured = [validation_record(step, 4.5 - step / 300) for step in (100, 200, 300)]
-            records = [START, *train_records(300), *measured, {"kind": "end", "step": 300, "complete": True}]
+            peak = {"kind": "peak", "step": 1, "matmul_peak": 1.03e12}
+            records = [START, *train_records(300), peak, *measured, {"kind": "end", "step": 300, "complete": True}]
         if samples is None:
             moments = [(100, " the of and"), (200, " of the people"), (300, " is strong")]
             told = {"prompt": "The state of our union"}

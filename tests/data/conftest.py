@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ingot.data import build, formats
-from ingot.data.cache import TokenCache, TokenView
+from ingot.data import formats
+from ingot.data.build import build, plan
+from ingot.data.build.plan import Corpus
+from ingot.data.cache import Shard, TokenCache, TokenView
 from ingot.data.source import HeldOut, Local
 from ingot.tokenizer.tokenizer import Tokenizer
 from ingot.tokenizer.training import BPE
@@ -30,7 +33,7 @@ def tokenizer() -> Tokenizer:
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts and shards of a few kB, so that a small corpus has many."""
     monkeypatch.setattr(formats, "PART_BYTES", 1000)
-    monkeypatch.setattr(build, "SHARD_BYTES", (3000, 3000))
+    monkeypatch.setattr(plan, "SHARD_BYTES", (3000, 3000))
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def cached(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., TokenCache]:
 
     def make(path: Path, share: float = 0.05, **fields: str) -> TokenCache:
         source = Local(path=str(path), **fields)
-        return build.build([source], tokenizer, HeldOut(share=share), tmp_path / "cache")
+        return build(Corpus((source,), HeldOut(share=share)), tokenizer, tmp_path / "cache")
 
     return make
 
@@ -60,8 +63,6 @@ def view_of() -> Callable[[list[int]], TokenView]:
     """A view over documents of the given numbers of tokens, the end token among them; token i of the stream is i."""
 
     def make(lengths: list[int], folder: Path) -> TokenView:
-        from ingot.data.cache import Shard
-
         tokens = np.arange(sum(lengths), dtype="<u4")
         cut = len(tokens) // 3  # shards need not end where documents do, for a reader
         shards = []
@@ -69,5 +70,29 @@ def view_of() -> Callable[[list[int]], TokenView]:
             (folder / f"{number}.bin").write_bytes(piece.tobytes())
             shards.append(Shard(f"{number}.bin", 0, len(piece), 0, 0, ""))
         return TokenView(folder, [shard for shard in shards if shard.tokens], np.cumsum([0, *lengths[:-1]]), "<u4")
+
+    return make
+
+
+@pytest.fixture
+def cache_of(tmp_path: Path) -> Callable[..., TokenCache]:
+    """A cache of sources with documents of the given numbers of tokens; token i of its stream is i, none is held out.
+
+    In the sources that are `masked`, only every third token is a target with loss.
+    """
+
+    def make(sources: Sequence[Sequence[int]], masked: Sequence[int] = ()) -> TokenCache:
+        lengths = [length for source in sources for length in source]
+        ends = np.cumsum([sum(source) for source in sources]).tolist()
+        shards = []
+        for number, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            tokens, mask = np.arange(begin, end, dtype="<u4"), "masked" if number in masked else ""
+            (tmp_path / f"{number}.bin").write_bytes(tokens.tobytes())
+            (tmp_path / f"{number}.mask").write_bytes((tokens % 3 == 0).tobytes())
+            shards.append(asdict(Shard(f"{number}.bin", number, end - begin, len(sources[number]), mask=mask)))
+        (tmp_path / "train.starts").write_bytes(np.cumsum([0, *lengths[:-1]], dtype="<i8").tobytes())
+        (tmp_path / "held_out.starts").write_bytes(b"")
+        names = [{"name": f"source {number}"} for number in range(len(sources))]
+        return TokenCache(tmp_path, {"sources": names, "dtype": "<u4", "shards": {"train": shards, "held_out": []}})
 
     return make

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import gzip
 import sys
 from pathlib import Path
 
 import pytest
 
 from ingot.config import validate
+from ingot.data.digests import Digests
+from ingot.data.document import Document
 from ingot.data.source import HeldOut, Local, Package, Source
 from ingot.errors import UserError
 
@@ -27,7 +30,7 @@ def test_a_glob_and_a_file_are_sources_too(texts: Path):
 @pytest.mark.parametrize("name", ["absent", "*.txt", "empty"])
 def test_a_place_without_text_is_an_error_that_names_it(tmp_path: Path, name: str):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"there is no .txt or .jsonl file here") as caught:
+    with pytest.raises(UserError, match=r"there is no file here that can be read; give \.txt, ") as caught:
         Local(path=str(tmp_path / name)).parts()
     assert str(tmp_path / name) in str(caught.value)
 
@@ -92,3 +95,25 @@ def test_the_held_out_share_is_as_asked(share: float):
     split = HeldOut(share=share)
     held = sum(split.holds(3, document) for document in range(30_000))
     assert abs(held / 30_000 - share) <= 0.0005
+
+
+def test_one_source_reads_files_of_every_kind(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.JSONL").write_text('{"id": 1}\n{"id": 2, "body": "two"}\n')
+    (tmp_path / "c.csv.gz").write_bytes(gzip.compress(b"content,n\nthree,3\n"))
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "d.txt").write_text("hidden")
+    source = Local(path=str(tmp_path))
+    assert [part.field for part in source.parts()] == ["", "body", "content"]
+    records = [record for part in source.parts() for record in source.documents(part)]
+    assert [record.text for record in records if isinstance(record, Document)] == ["one", "two", "three"]
+
+
+def test_content_is_bytes_and_how_they_are_read(tmp_path: Path):
+    folders = [tmp_path / name for name in ("one", "two", "three")]
+    for folder, name in zip(folders, ("a.jsonl", "b.jsonl", "a.txt"), strict=True):
+        folder.mkdir()
+        (folder / name).write_text('{"text": "the same"}\n')
+    digests = Digests(tmp_path / "digests.json")
+    one, moved, other = (Local(path=str(folder)).content(digests) for folder in folders)
+    assert one == moved != other

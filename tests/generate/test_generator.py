@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ingot.errors import UserError
-from ingot.generate.generator import Generator, Token
+from ingot.generate.generator import Generation, Generator, Token
 from ingot.generate.sampling import Sampling
 from ingot.model.architecture import Architecture
 from ingot.model.decoder import Decoder
@@ -189,3 +189,21 @@ def test_a_model_in_training_goes_on_training_and_dropout_stays_out_of_the_text(
     stream.close()
     assert generator.model.training
     generator.model(torch.tensor([[1, 2]])).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "reason", "excerpt"),
+    [
+        ("We must", " stand toge", "length", "We must stand …"),
+        ("We must", " stand together.", "length", "We must stand together. …"),
+        ("We must", " stand together ", "length", "We must stand together …"),
+        ("We must", " stand\n\ntogether", "end", "We must stand together"),
+        ("We", "", "end", "We"),
+        ("", "hel", "length", "hel …"),
+        ("", "", "end", ""),
+        ("我们", "必须" * 30, "context", "我们" + "必须" * 30 + " …"),
+        ("caf", "\ufffd", "length", "caf …"),
+    ],
+)
+def test_an_excerpt_is_one_line_of_whole_words(prompt, text, reason, excerpt):
+    assert Generation(prompt, text, (), reason).excerpt == excerpt

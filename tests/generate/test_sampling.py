@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ingot.config import validate
 from ingot.errors import UserError
-from ingot.generate.sampling import Sampler, Sampling, draw, keep_likeliest, penalise
+from ingot.generate.sampler import Sampler, draw, keep_likeliest, penalise
+from ingot.generate.sampling import Sampling
 
 CPU = torch.device("cpu")
 NOTHING_SEEN = torch.zeros(1, 50, dtype=torch.bool)

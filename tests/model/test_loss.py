@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ingot.config import validate
 from ingot.model import loss as loss_module
-from ingot.model.loss import sampled_loss, token_loss, token_losses
+from ingot.model.loss import Terms, sampled_loss, token_loss, token_losses
+from ingot.model.objective import Objective, Sampled
 
 TOKENS, HIDDEN, VOCABULARY = 37, 24, 101
 
@@ -188,3 +190,111 @@ def test_a_sampled_batch_without_targets_is_zero():
     loss, _ = sampled_loss(hidden, weight, torch.full_like(targets, -100), 10)
     gradients = torch.autograd.grad(loss, (hidden, weight))
     assert loss == 0 and all(gradient.abs().sum() == 0 for gradient in gradients)
+
+
+# --- z-loss and label smoothing ---------------------------------------------------------------------------------------
+
+TERMS = [Terms(z_loss=0.01), Terms(smoothing=0.1), Terms(z_loss=0.003, smoothing=0.3)]
+
+
+def _reference_with(terms: Terms, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    logits = (hidden @ weight.T).float() if hidden.dtype != torch.float64 else hidden @ weight.T
+    plain = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=terms.smoothing)
+    return plain + terms.z_loss * logits.logsumexp(1)[targets != -100].square().sum()
+
+
+@pytest.mark.parametrize("terms", TERMS)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
+)
+def test_added_terms_equal_a_plain_reference_in_value_and_gradients(terms, dtype, tolerance):
+    hidden, weight, targets = _case(dtype)
+    ours = token_loss(hidden, weight, targets, terms=terms)
+    gradients = torch.autograd.grad(ours * 0.25, (hidden, weight))
+    wide = [part.detach().to(torch.promote_types(dtype, torch.float32)).requires_grad_() for part in (hidden, weight)]
+    reference = _reference_with(terms, *wide, targets)
+    torch.testing.assert_close(ours, reference, rtol=tolerance, atol=0)
+    torch.testing.assert_close(token_losses(hidden, weight, targets, terms=terms).sum(), ours, rtol=1e-6, atol=0)
+    for gradient, expected in zip(gradients, torch.autograd.grad(reference * 0.25, wide), strict=True):
+        torch.testing.assert_close(gradient.to(expected.dtype), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("terms", TERMS)
+def test_gradients_of_added_terms_equal_differences_with_offsets_too(monkeypatch, terms):
+    monkeypatch.setattr(loss_module, "CHUNK_LOGITS", 3 * 7)
+    hidden, weight, targets = _case(torch.float64)
+    hidden, weight = (part[:7, :3].detach().requires_grad_() for part in (hidden, weight))
+    targets = (targets[:7] % 7).where(targets[:7] != -100, targets[:7])
+    offsets = torch.linspace(-1, 2, 7, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda h, w: token_loss(h, w, targets, offsets, terms) * 3, (hidden, weight))
+
+
+@pytest.mark.parametrize("terms", TERMS)
+def test_added_terms_need_no_more_memory_and_no_more_products(terms):
+    hidden, weight, targets = _case()
+    with _Sizes() as sizes:
+        token_loss(hidden, weight, targets, terms=terms).backward()
+    assert sizes.largest < max(9 * VOCABULARY, VOCABULARY * HIDDEN + 1)
+    assert sizes.products == 3 * 5
+
+
+@pytest.mark.parametrize("terms", TERMS)
+def test_a_fully_masked_batch_is_zero_with_added_terms(terms):
+    hidden, weight, targets = _case()
+    loss = token_loss(hidden, weight, torch.full_like(targets, -100), terms=terms)
+    assert loss == 0
+    assert all((gradient == 0).all() for gradient in torch.autograd.grad(loss, (hidden, weight)))
+
+
+def test_a_sample_of_everything_has_the_terms_of_everything():
+    hidden, weight, targets = _case()
+    loss, _ = sampled_loss(hidden, weight, targets, VOCABULARY, TERMS[2])
+    assert torch.equal(loss, token_loss(hidden, weight, targets, terms=TERMS[2]))
+
+
+def test_what_smoothing_takes_of_a_sample_is_right_on_average():
+    """The difference that smoothing makes is linear in the logits' mean, which the sample estimates without bias."""
+    hidden, weight, targets = (part.detach() for part in _case())
+    torch.manual_seed(1)
+    added = []
+    for seed in range(1_000):
+        both = []
+        for terms in (Terms(smoothing=0.5), Terms()):
+            torch.manual_seed(seed)
+            both.append(sampled_loss(hidden, weight, targets, 20, terms)[0])
+        added.append(both[0] - both[1])
+    logits, known = hidden @ weight.T, targets != -100
+    expected = 0.5 * (logits[known].gather(1, targets[known][:, None])[:, 0] - logits[known].mean(1)).sum()
+    torch.testing.assert_close(torch.stack(added).mean(), expected, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("candidates", [0, 10])
+def test_an_objective_takes_the_loss_by_its_keys(candidates):
+    hidden, weight, targets = _case()
+    torch.manual_seed(3)
+    ours, rows = Sampled(z_loss=0.01, label_smoothing=0.1).total(hidden, weight, targets, candidates)
+    torch.manual_seed(3)
+    terms = Terms(z_loss=0.01, smoothing=0.1)
+    whole = (token_loss(hidden, weight, targets, terms=terms), VOCABULARY)
+    expected = sampled_loss(hidden, weight, targets, candidates, terms) if candidates else whole
+    assert torch.equal(ours, expected[0]) and rows == expected[1]
+
+
+def test_one_class_adds_a_loss():
+    class Doubled(Objective, name="doubled"):
+        """Twice cross-entropy."""
+
+        def candidates(self, done: float) -> int:
+            return 0
+
+        def total(self, hidden: Tensor, weight: Tensor, targets: Tensor, candidates: int) -> tuple[Tensor, int]:
+            total, rows = super().total(hidden, weight, targets, candidates)
+            return 2 * total, rows
+
+    try:
+        added = validate(Objective, {"kind": "doubled", "label_smoothing": 0.1}, "recipe")
+    finally:
+        del Objective.members["doubled"]
+    hidden, weight, targets = _case()
+    plain = token_loss(hidden, weight, targets, terms=Terms(smoothing=0.1))
+    assert torch.equal(added.total(hidden, weight, targets, 0)[0], 2 * plain)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ingot.config import validate
 from ingot.errors import UserError
+from ingot.tokenizer.byte_pairs import SPLITS
 from ingot.tokenizer.tokenizer import Tokenizer
-from ingot.tokenizer.training import BPE, SPLITS, TokenizerConfig
+from ingot.tokenizer.training import BPE, TokenizerConfig
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog; the dog doesn't mind.\n\n  Then the fox sleeps.",
@@ -127,11 +128,6 @@ def test_bad_settings_are_refused_at_birth(values: dict, message: str):
         validate(TokenizerConfig, values, "tokenizer")
 
 
-def test_no_text_is_refused():
-    with pytest.raises(UserError, match="no text to train"):
-        BPE().train(iter([]))
-
-
 def test_what_is_no_tokenizer_is_refused_with_its_place(tmp_path: Path):
     with pytest.raises(UserError, match="no tokenizer can be read"):
         Tokenizer.load(tmp_path)
@@ -140,10 +136,10 @@ def test_what_is_no_tokenizer_is_refused_with_its_place(tmp_path: Path):
         Tokenizer.load(tmp_path)
 
 
-def test_a_tokenizer_that_is_not_byte_level_is_refused(tokenizer: Tokenizer):
+def test_a_tokenizer_whose_ids_spell_nothing_known_is_refused(tokenizer: Tokenizer):
     content = json.loads(tokenizer.content)
-    content["decoder"] = None
-    with pytest.raises(UserError, match="no exact bytes"):
+    content["decoder"] = {"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": True}
+    with pytest.raises(UserError, match="spell nothing that is known"):
         Tokenizer(json.dumps(content))
 
 

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from ingot.checkpoint.store import Checkpoints
-from ingot.engine.native import Engine
+from ingot.engine.native import NativeEngine
 from ingot.errors import UserError
 from ingot.recipe import Recipe
+from ingot.train import settle
 from ingot.train.run import train
 
 EXACT = ("step", "tokens", "loss", "gradient_norm", "lr", "perplexity", "bits_per_byte")  # the rest measures time
@@ -74,28 +75,30 @@ def test_a_killed_run_ends_as_one_that_was_not(tiny):
     process = start(killed)
     output = process.communicate(timeout=400)[0]
     assert process.returncode == 0, output
-    assert "going on from step" in output
+    assert "going on from step" in output and "compil" not in output
     assert_same_run(whole, folder, 60)
 
 
 def test_an_interrupted_run_saves_says_how_to_go_on_and_goes_on(tiny):
-    whole = train(Recipe.load(tiny("whole", duration="60 steps", save_every="never")))
-    recipe = tiny("stopped", duration="60 steps", save_every="never")
+    unsaved = "evaluation.every=never"  # an evaluation saves as well, perhaps just before the signal comes
+    whole = train(Recipe.load(tiny("whole", duration="150 steps", save_every="never"), [unsaved]))
+    recipe = tiny("stopped", duration="150 steps", save_every="never")
     folder = Recipe.load(recipe).folder
-    process = start(recipe)
+    process = start(recipe, unsaved)
     wait_for(lambda: (folder / "metrics.jsonl").exists() and len(records(folder)) > 8, process)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=400)[0]
     assert process.returncode == 130, output
+    assert output.rstrip().endswith(f"report:    {folder / 'report.html'}"), "nothing undoes the good news"
     assert "the same command goes on" in output
     assert len(list((folder / "checkpoints").glob("step-*"))) == 1
-    train(Recipe.load(recipe))
-    assert_same_run(whole, folder, 60)
+    train(Recipe.load(recipe, [unsaved]))
+    assert_same_run(whole, folder, 150)
 
 
 def test_accumulated_batches_are_the_whole_batch(tiny):
     whole = train(Recipe.load(tiny("whole", duration="8 steps"), ["loss=full"]))
-    split = train(Recipe.load(tiny("split", duration="8 steps", micro_tokens=64), ["loss=full"]))
+    split = train(Recipe.load(tiny("split", duration="8 steps"), ["loss=full", "memory.micro_batch=2"]))
     for one, other in zip(exact_records(whole), exact_records(split), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
 
@@ -155,6 +158,35 @@ def test_minutes_are_settled_in_steps_by_a_probe(tiny):
     assert steps == [record["step"] for record in exact_records(folder)][-1]
 
 
+def test_the_peak_is_measured_after_the_first_step_and_shares_of_it_follow(tiny):
+    folder = train(Recipe.load(tiny(duration="6 steps")))
+    kinds = [record["kind"] for record in records(folder)]
+    assert kinds[:5] == ["start", "train", "peak", "system", "train"]
+    peak = records(folder)[2]["matmul_peak"]
+    shares = [record.get("share_of_peak") for record in records(folder) if record["kind"] == "train"]
+    assert peak > 0 and shares[0] is None and all(share > 0 for share in shares[1:])
+    assert f"{peak / 1e9:,.0f} GFLOP/s" in (folder / "report.html").read_text()
+
+
+def test_a_run_that_goes_on_says_that_it_loads_what_it_compiled(tiny, monkeypatch, capsys):
+    kept: list[Path] = []
+    monkeypatch.setattr(settle, "compile_kept", lambda engine, batches, folder, done: kept.append(folder) or "")
+    recipe = tiny(compile="yes")
+    train(Recipe.load(recipe, ["train.duration=6 steps"]))
+    assert "compiling the model (minutes at first" in capsys.readouterr().out
+    cache = Recipe.load(recipe).cache
+    train(Recipe.load(recipe, ["train.duration=12 steps"]))
+    assert f"loading the compiled model (from {cache / 'compiled'}" in capsys.readouterr().out.replace("\n", " ")
+    assert kept == [cache / "compiled"] * 2
+
+
+def test_a_compiler_that_fails_costs_a_line_and_not_the_run(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(settle, "compile_kept", lambda *_: "no C++ compiler")
+    folder = train(Recipe.load(tiny(compile="yes"), ["train.duration=6 steps"]))
+    assert "going on without compilation: no C++ compiler" in capsys.readouterr().out
+    assert Recipe.load(folder / "recipe.yaml").train.compile == "no"
+
+
 def test_a_changed_mind_before_the_first_checkpoint_is_no_offence(tiny):
     recipe = tiny()
     with pytest.raises(UserError, match="there is no"):
@@ -211,13 +243,13 @@ def test_a_prompt_longer_than_the_context_is_refused_before_training(tiny):
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tiny, monkeypatch):
     recipe = Recipe.load(tiny())
-    real = Engine.step
+    real = NativeEngine.step
 
-    def poisoned(self: Engine, batches: Any, *, step: int, **rest: Any) -> Any:
+    def poisoned(self: NativeEngine, batches: Any, *, step: int, **rest: Any) -> Any:
         result = real(self, batches, step=step, **rest)
-        return dataclasses.replace(result, loss=result.loss * float("nan")) if step == 15 else result
+        return dataclasses.replace(result, applied=False) if step == 15 else result
 
-    monkeypatch.setattr(Engine, "step", poisoned)
+    monkeypatch.setattr(NativeEngine, "step", poisoned)
     with pytest.raises(UserError, match="stopped being a number at step 16"):
         train(recipe)
     assert [path.name for path in sorted((recipe.folder / "checkpoints").iterdir())] == ["step-000006", "step-000012"]
@@ -229,9 +261,9 @@ def test_the_last_checkpoint_can_be_the_best(tiny):
     assert best and best.step == 24
 
 
-def test_several_processes_are_refused_in_one_line(tiny, monkeypatch):
+def test_half_a_launcher_is_refused_in_one_line(tiny, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="start ingot without torchrun"):
+    with pytest.raises(UserError, match="RANK is not set; start several processes with torchrun"):
         train(Recipe.load(tiny()))
 
 

@@ -24,8 +24,10 @@ from torch import nn
 from ingot.bench.plain import PlainDecoder, TransformersDecoder
 from ingot.data.loader import TokenBatch
 from ingot.distributed import World
-from ingot.engine.device import DTYPES, choose_precision, describe, has_compiler, keep_freed_memory, matmul_peak
-from ingot.engine.native import Engine
+from ingot.engine.compiled import reason
+from ingot.engine.device import describe, has_compiler, keep_freed_memory, matmul_peak
+from ingot.engine.parallel import Automatic
+from ingot.engine.precision import by_speed, narrowed
 from ingot.errors import UserError
 from ingot.model.architecture import Architecture, flops_per_token
 from ingot.model.decoder import Decoder
@@ -63,7 +65,7 @@ def bench_train(seconds: float = 60.0) -> list[Contender]:
 
     One that fails is left out, with a line that says why. Raises UserError where ingot itself is among them.
     """
-    console, device = Console(highlight=False), World.join().device
+    console, device = Console(highlight=False), World.alone().device
     running: list[tuple[Contender, Connection]] = []
 
     def leave_out(contender: Contender, reason: object) -> None:
@@ -76,7 +78,7 @@ def bench_train(seconds: float = 60.0) -> list[Contender]:
             leave_out(contender, problem)
         else:
             running.append((contender, pipe))
-    rates: dict[str, list[float]] = {precision: [] for precision in DTYPES}
+    rates: dict[str, list[float]] = {precision: [] for precision in ("fp32", "bf16")}
     end, rounds = time.monotonic() + seconds, 0
     while running and (time.monotonic() < end or rounds < LEAST_ROUNDS):
         for contender, pipe in list(running):
@@ -101,7 +103,7 @@ def bench_train(seconds: float = 60.0) -> list[Contender]:
 
 def _contenders(device: torch.device) -> list[Contender]:
     """All in the precision that is fastest here, and plain PyTorch's autocast to bf16, with which most begin."""
-    fastest = choose_precision("auto", device)
+    fastest = by_speed(World(0, 1, device))[0]
     modes = [False, True] if has_compiler(device) else [False]
     plain = [("PyTorch", precision, mode) for precision in dict.fromkeys(("bf16", fastest)) for mode in modes]
     peer = [("transformers", fastest, False)] if importlib.util.find_spec("transformers") else []
@@ -135,7 +137,7 @@ def _work(contender: Contender, device: torch.device, pipe: Connection) -> None:
         for _ in range(2):
             step()
     except Exception as error:  # whatever it is, the others are still worth measuring
-        pipe.send((str(error).strip().splitlines() or [type(error).__name__])[0])
+        pipe.send(reason(error))
         return
     pipe.send("")
     with contextlib.suppress(EOFError):
@@ -156,7 +158,7 @@ def _plain_step(contender: Contender, device: torch.device) -> Callable[[], obje
     inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
     def step() -> float:
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=contender.precision == "bf16"):
+        with narrowed(contender.precision, tokens.device):
             loss = forward(inputs, targets)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -168,15 +170,29 @@ def _plain_step(contender: Contender, device: torch.device) -> Callable[[], obje
 
 
 def _ingot_step(contender: Contender, device: torch.device) -> Callable[[], object]:
-    """The step that `ingot train` makes. Raises RuntimeError where it was to be compiled and can't be."""
+    """The step that `ingot train` makes. Raises what the compiler raises where it was to be compiled and can't be."""
     keep_freed_memory(device)
-    engine = Engine(Decoder(SHAPE), AdamW(), World(0, 1, device), clip=1.0, precision=contender.precision)
+    world = World(0, 1, device)
+    engine = Automatic().build(Decoder(SHAPE), AdamW(), world, clip=1.0, precision=contender.precision)
     tokens = torch.randint(SHAPE.vocabulary, (ROWS, SHAPE.context + 1))
     positions = torch.arange(SHAPE.context).expand(ROWS, -1).contiguous()
     batch = TokenBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), positions, False, ROWS * SHAPE.context)
-    if contender.compiled and (problem := engine.compile([batch])):
-        raise RuntimeError(problem)
+    if contender.compiled:
+        engine.compile([batch])
     return lambda: engine.step([batch], factor=1.0, step=0, seed=1).loss.item()
+
+
+def step_seconds(steps: int = 5) -> float:
+    """Seconds of ingot's own step on this machine, uncompiled, by the median: what other costs are set against."""
+    device = World.alone().device
+    step = _ingot_step(Contender("ingot", by_speed(World(0, 1, device))[0], False), device)
+    step()
+    seconds = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
 
 
 def _table(contenders: list[Contender], peaks: dict[str, float], device: str, rounds: int) -> Table:

@@ -37,7 +37,8 @@ def resolve(reference: str, runs: Path) -> Path:
     shown = reference if len(reference) <= LONGEST_SHOWN else f"{reference[:LONGEST_SHOWN]}…"
     known = [*run_names(runs), *(name for _, checkpoint in _every(runs) for name in checkpoint.manifest.tags)]
     if not known:
-        raise UserError(f"there is no model {shown!r}", where=str(runs), mend="train one, or give a model's folder")
+        what = f"there is no model {shown!r}, and no run in {str(runs)!r} has a checkpoint"
+        raise UserError(what, mend="train one, or give a model's folder")
     raise UserError(f"there is no model {shown!r}", mend=nearest(reference.partition("@")[0], known))
 
 

@@ -16,12 +16,16 @@ AXES = {"step": "step", "tokens": "tokens", "seconds": "time"}  # what x can be:
 
 @dataclass(frozen=True)
 class Line:
-    """One value of one kind of record. `noisy`: drawn faint, with its smoothed course over it."""
+    """One value of one kind of record. `noisy`: drawn faint, with its smoothed course over it.
 
-    kind: Literal["train", "validation"]
+    `look`: how it is drawn; what is measured in training or on held-out text looks the same in all charts.
+    """
+
+    kind: Literal["train", "validation", "system"]
     key: str
     label: str
     noisy: bool = False
+    look: Literal["train", "validation"] = "train"
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ CHARTS = (
     Chart(
         "Loss",
         "nats per token; lower is better",
-        (Line("train", "loss", "train", noisy=True), Line("validation", "loss", "held-out")),
+        (Line("train", "loss", "train", noisy=True), Line("validation", "loss", "held-out", look="validation")),
         "whole",
         "plain",
         "logarithmic",
@@ -48,7 +52,7 @@ CHARTS = (
     Chart(
         "Bits per byte",
         "of held-out text",
-        (Line("validation", "bits_per_byte", "held-out"),),
+        (Line("validation", "bits_per_byte", "held-out", look="validation"),),
         "half",
         "plain",
         "logarithmic",
@@ -78,12 +82,31 @@ CHARTS = (
         "percent",
         "zero",
     ),
+    Chart(
+        "Memory",
+        "GB",
+        (
+            Line("system", "memory_gb", "process", look="validation"),
+            Line("system", "gpu_memory_gb", "GPU, most so far"),
+        ),
+        "half",
+        "plain",
+        "zero",
+    ),
+    Chart(
+        "Busy",
+        "share of the machine",
+        (Line("system", "cpu", "processors", look="validation"), Line("system", "gpu_utilization", "GPU")),
+        "half",
+        "percent",
+        "zero",
+    ),
 )
 
 
 def chart_data(run: RunRecord) -> dict[str, Any]:
     """What the page draws: the axes that can be chosen and every chart that has a point, as plain JSON values."""
-    tables = {kind: _table(run, kind) for kind in ("train", "validation")}
+    tables = {kind: _table(run, kind) for kind in ("train", "validation", "system")}
     charts = []
     for chart in CHARTS:
         series = [drawn for line in chart.lines for drawn in _drawn(line, tables[line.kind])]
@@ -106,9 +129,9 @@ def _drawn(line: Line, table: dict[str, Array]) -> list[dict[str, Any]]:
         return []
     reach = len(values) // 100
     if not line.noisy or not reach:
-        return [_series(line, line.label, line.kind, values, table)]
+        return [_series(line, line.label, line.look, values, table)]
     return [
-        _series(line, line.label, line.kind, smooth(values, reach), table),
+        _series(line, line.label, line.look, smooth(values, reach), table),
         _series(line, "raw", "raw", values, table),
     ]
 

@@ -10,6 +10,7 @@ from string import Template
 
 from ingot.dashboard import sections
 from ingot.dashboard.charts import chart_data
+from ingot.dashboard.corpus import corpus
 from ingot.dashboard.run import RunRecord
 from ingot.dashboard.text import embed_json, escape
 from ingot.files import write_atomically
@@ -44,6 +45,7 @@ def render(run: RunRecord) -> str:
         "extent": escape(sections.extent(run)),
         "measurements": sections.measurements(run),
         "samples": sections.samples(run),
+        "corpus": corpus(run),
         "recipe": sections.recipe(run),
         "recipe_text": escape(run.recipe_text),
         "machine": sections.machine(run),

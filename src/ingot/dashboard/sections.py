@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
+from ingot.dashboard.markup import count, entries, mapping, row, tokens
 from ingot.dashboard.run import Record, RunRecord, flatten, number
 from ingot.dashboard.series import spread
 from ingot.dashboard.text import DASH, compact, duration, escape, plain, setting
@@ -37,7 +38,7 @@ def headline(run: RunRecord) -> str:
     """One sentence about what this is."""
     layers, hidden_size = run.setting("model.layers"), run.setting("model.hidden_size")
     shape = f", {setting(layers)} layers of {setting(hidden_size)}" if layers and hidden_size else ""
-    total = number(_mapping(run.start, "parameters").get("total", run.start.get("parameters")))
+    total = number(mapping(run.start, "parameters").get("total", run.start.get("parameters")))
     size = f" of {compact(total)} parameters" if math.isfinite(total) else ""
     family = escape(run.setting("model.family") or "model")
     steps, planned = run.latest("step"), _planned(run)
@@ -59,7 +60,7 @@ def figures(run: RunRecord) -> str:
         ("tokens seen", compact(run.latest("tokens"))),
         (unit, time),
     ]
-    return _entries((name, figure) for name, figure in rows if figure != DASH)
+    return entries((name, figure) for name, figure in rows if figure != DASH)
 
 
 def extent(run: RunRecord) -> str:
@@ -77,8 +78,8 @@ def measurements(run: RunRecord) -> str:
     records = run.of("validation")
     chosen = [records[place] for place in spread(len(records), TABLE_ROWS)]
     rows = [
-        _row(
-            _count(record.get("step")),
+        row(
+            count(record.get("step")),
             [
                 compact(number(record.get("tokens"))),
                 " ".join(duration(number(record.get("seconds")))),
@@ -89,7 +90,7 @@ def measurements(run: RunRecord) -> str:
         )
         for record in chosen
     ]
-    return "\n".join(rows) or _row("none yet", [])
+    return "\n".join(rows) or row("none yet", [])
 
 
 def samples(run: RunRecord) -> str:
@@ -123,52 +124,52 @@ def recipe(run: RunRecord) -> str:
     return "\n".join(_group(str(name), flatten(values)) for name, values in groups.items() if values)
 
 
-def _group(name: str, entries: Iterable[tuple[str, Any]]) -> str:
-    return f'<section class="group"><h3>{escape(name.capitalize())}</h3>\n<dl>{_entries(entries)}</dl></section>'
+def _group(name: str, pairs: Iterable[tuple[str, Any]]) -> str:
+    return f'<section class="group"><h3>{escape(name.capitalize())}</h3>\n<dl>{entries(pairs)}</dl></section>'
 
 
 def machine(run: RunRecord) -> str:
     """What the run was measured on, how fast it went, and what it was fed."""
-    start, described = run.start, _mapping(run.start, "machine")
-    memory, peak = number(described.get("memory_gb")), number(described.get("matmul_peak"))
-    seconds, tokens = run.latest("seconds"), run.latest("tokens")
+    start, described = run.start, mapping(run.start, "machine")
+    memory, peak = number(described.get("memory_gb")), number((run.of("peak") or [{}])[-1].get("matmul_peak"))
+    seconds, seen = run.latest("seconds"), run.latest("tokens")
     resumed = sum(number(record.get("step")) > 0 for record in run.of("start"))
-    facts = {key: value for key, value in described.items() if key not in ("memory_gb", "matmul_peak")}
+    facts = {key: value for key, value in described.items() if key != "memory_gb"}
     facts |= {
         "memory": f"{memory:g} GB" if math.isfinite(memory) else None,
-        "ranks": start.get("ranks"),
+        "processes": start.get("processes"),
         "precision": start.get("precision"),
         "matmul peak": f"{peak / 1e9:,.0f} GFLOP/s" if math.isfinite(peak) else None,
-        "mean speed": f"{compact(tokens / seconds)} tokens/s" if seconds > 0 else None,
-        "training text": _tokens(start.get("train_tokens")),
-        "held-out text": _tokens(start.get("held_out_tokens")),
+        "mean speed": f"{compact(seen / seconds)} tokens/s" if seconds > 0 else None,
+        "training text": tokens(start.get("train_tokens")),
+        "held-out text": tokens(start.get("held_out_tokens")),
         "resumed": f"{resumed} ×" if resumed else None,
         "ingot": start.get("code"),
     }
     known = [(key.replace("_", " "), value) for key, value in flatten(facts) if value is not None]
-    return _entries(known) or '<p class="quiet">The run has not said yet.</p>'
+    return entries(known) or '<p class="quiet">The run has not said yet.</p>'
 
 
 def parameters(run: RunRecord) -> str:
     """Where the parameters are."""
-    counts = _mapping(run.start, "parameters") or {"total": run.start.get("parameters", DASH)}
-    return _entries(counts.items())
+    counts = mapping(run.start, "parameters") or {"total": run.start.get("parameters", DASH)}
+    return entries(counts.items())
 
 
 def checkpoints(run: RunRecord) -> str:
     """The checkpoints that are there, as the rows of a table."""
     manifests = run.checkpoints()
-    losses = [number(_mapping(manifest, "losses").get("validation")) for manifest in manifests]
+    losses = [number(mapping(manifest, "losses").get("validation")) for manifest in manifests]
     best = min(filter(math.isfinite, losses), default=math.nan)
     rows = []
     for manifest, loss in zip(manifests, losses, strict=True):
         marks = ["best"] * (loss == best) + ["latest"] * (manifest is manifests[-1])
-        sizes = [number(file.get("bytes")) for file in _mapping(manifest, "files").values() if isinstance(file, dict)]
+        sizes = [number(file.get("bytes")) for file in mapping(manifest, "files").values() if isinstance(file, dict)]
         name = f"<code>{escape(run.name)}@{number(manifest['step']):.0f}</code>"
         name += f' <span class="quiet">{", ".join(marks)}</span>' if marks else ""
         size = f"{sum(sizes) / 1e6:,.1f} MB" if sizes else DASH
-        rows.append(_row(name, [compact(number(manifest.get("tokens"))), plain(loss), size]))
-    return "\n".join(rows) or _row("none yet", [])
+        rows.append(row(name, [compact(number(manifest.get("tokens"))), plain(loss), size]))
+    return "\n".join(rows) or row("none yet", [])
 
 
 def commands(run: RunRecord) -> list[tuple[str, str]]:
@@ -195,30 +196,6 @@ def _doubled(length: str) -> str:
     """A duration such as `5 minutes`, doubled; one that is not understood becomes ten minutes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)( ?[kMB]? [a-z ]+)", length.strip())
     return f"{2 * float(match[1]):.12g}{match[2]}" if match else "10 minutes"
-
-
-def _entries(pairs: Iterable[tuple[str, Any]]) -> str:
-    return "\n".join(f"<div><dt>{escape(key)}</dt><dd>{escape(setting(value))}</dd></div>" for key, value in pairs)
-
-
-def _row(head: str, cells: list[str]) -> str:
-    """A row of a table; `head` is HTML, `cells` are text."""
-    return f'<tr><th scope="row">{head}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
-
-
-def _mapping(record: Record, key: str) -> Record:
-    value = record.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _count(value: Any) -> str:
-    count = number(value)
-    return f"{count:,.0f}" if math.isfinite(count) else DASH
-
-
-def _tokens(value: Any) -> str | None:
-    count = number(value)
-    return f"{compact(count)} tokens" if math.isfinite(count) else None
 
 
 def _cut(text: Any, room: int) -> str:

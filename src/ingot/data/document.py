@@ -15,7 +15,10 @@ class Part(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes that the part covers, as far as they are known beforehand."""
+        """Bytes that the part covers, packed or not, as far as they are known beforehand."""
+
+    def expansion(self) -> float:
+        """How many bytes of content a byte of `size` stands for, as far as a look at the head can tell."""
 
     def place(self, offset: int) -> str:
         """Where the record at `offset` stands, for a person: `file:line`."""
@@ -43,14 +46,27 @@ class Conversation:
 
     messages: tuple[Message, ...]
     offset: int
+    cut: int = 0  # messages behind the assistant's last one, which no answer follows: left out
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A record that gave no document, and why."""
+    """A record that gave no document, or several that were lost together, and why."""
 
     reason: str
     offset: int
+    records: int = 1
 
 
 Record = Document | Conversation | Dropped
+
+
+def unwritable(text: str) -> str:
+    """Why UTF-8 can't hold `text`; empty where it can."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        # JSON can spell what UTF-8 can't, "\ud800"; and bytes that are no UTF-8 were read as U+DC80 to U+DCFF.
+        escaped = "\udc80" <= text[error.start] <= "\udcff"
+        return "invalid UTF-8" if escaped else "half a surrogate pair"
+    return ""

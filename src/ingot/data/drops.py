@@ -18,8 +18,8 @@ class Drops:
         self.found: dict[str, dict[str, Any]] = {}
 
     def add(self, part: Part, dropped: Dropped) -> None:
-        """Count one record."""
-        self.merge({dropped.reason: {"count": 1, "examples": [[part.name, dropped.offset]]}})
+        """Count one record, or those that were lost together."""
+        self.merge({dropped.reason: {"count": dropped.records, "examples": [[part.name, dropped.offset]]}})
 
     def merge(self, other: dict[str, dict[str, Any]]) -> None:
         """Count what was found elsewhere, behind what was found so far."""

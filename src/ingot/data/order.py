@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from ingot.data.mix import Mixture
 
 ROUNDS = 8
 LEAST_BITS = 2  # a half of a Feistel network is a bit at least
@@ -52,35 +54,36 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ values >> np.uint64(31)
 
 
-@dataclass(frozen=True)
 class Order:
-    """The order in which a stream of `tokens` tokens is trained on, epoch after epoch, in blocks of `length` targets.
+    """The order in which sets of blocks are trained on, each epoch after epoch for itself, in the given mixture.
 
-    A block is a slice: its targets are the tokens [begin + 1, begin + 1 + length), its inputs those one place before.
-    The slices tile the stream, so an epoch has every token but the very first as a target once.
+    `counts` (sets,): blocks of each set; no `mixture`: there is one set. An epoch of a set has every block of it once.
     """
 
-    tokens: int
-    length: int
-    seed: int
+    def __init__(self, counts: Sequence[int], seed: int, mixture: Mixture | None = None):
+        self.counts = tuple(counts)
+        self._seed = seed
+        self.mixture = mixture or Mixture([[1]])
 
-    @property
-    def epoch_blocks(self) -> int:
-        """Blocks in an epoch; the last of the stream may be short."""
-        return max(1, -(-(self.tokens - 1) // self.length))
+    def places(self, first: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The set of each of the blocks [first, end) of the run, and which block of that set it is."""
+        sets, blocks = self.mixture.places(np.arange(first, end))
+        epochs, blocks = np.divmod(blocks, np.array(self.counts)[sets])
+        for place, epoch in np.unique(np.stack([sets, epochs]), axis=1).T.tolist():
+            own = (sets == place) & (epochs == epoch)
+            blocks[own] = permute(blocks[own], self.counts[place], drawn(self._seed, place, epoch))
+        return sets, blocks
 
-    def begins(self, first: int, end: int) -> NDArray[np.int64]:
-        """Where in the stream the blocks [first, end) of the run begin; each epoch has an order of its own."""
-        blocks = np.arange(first, end, dtype=np.int64)
-        epochs, places = np.divmod(blocks, self.epoch_blocks)
-        begins = np.empty_like(blocks)
-        for epoch in np.unique(epochs).tolist():
-            own = epochs == epoch
-            begins[own] = permute(places[own], self.epoch_blocks, _epoch_seed(self.seed, epoch))
-        return begins * self.length
+    def shares(self, end: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of the blocks [0, end) of the run, each set's part, and the epochs that it goes through: (sets,) each."""
+        taken = self.mixture.taken(end)
+        return taken / end, taken / np.array(self.counts)
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    """A seed for each epoch: mixed, so that epoch 1 of seed 7 is not epoch 0 of seed 8."""
-    mixed: Any = _mix(_mix(np.array([seed % 2**64], np.uint64)) + np.uint64(epoch))
+def drawn(seed: int, place: int, number: int) -> int:
+    """A pseudorandom 64-bit integer for each `number` of each `place`, both from 0 on.
+
+    Mixed, so that epoch 1 of seed 7 is not epoch 0 of seed 8.
+    """
+    mixed: Any = _mix(_mix(np.array([seed % 2**64], np.uint64)) + np.uint64((place << 40) + number))
     return int(mixed[0])

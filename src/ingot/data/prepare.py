@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from filelock import FileLock
-
-from ingot.data.build import build, fingerprint, inputs
+from ingot.data.build import build, report
+from ingot.data.build.board import Board, encoder_file
+from ingot.data.build.claims import alone
+from ingot.data.build.plan import Corpus, fingerprint
+from ingot.data.build.sample import content_sizes, sample
 from ingot.data.cache import TokenCache
-from ingot.data.digests import Digests
-from ingot.data.document import Document, Dropped
-from ingot.data.drops import Drops, nothing_left
+from ingot.data.clean import Cleaning
+from ingot.data.resolved import resolve
 from ingot.data.source import HeldOut, Source
-from ingot.files import disk_errors, make_folder, new_folder
+from ingot.files import make_folder, new_folder
 from ingot.tokenizer.tokenizer import Tokenizer
-from ingot.tokenizer.training import TokenizerConfig
+from ingot.tokenizer.training import Bounded, TokenizerConfig
 
 QUIET_SECONDS = 10.0  # between two lines on how far the token cache is
 
@@ -29,23 +33,32 @@ def prepare(
     folder: Path,
     say: Callable[[str], None] = lambda line: None,
     *,
+    clean: Cleaning | None = None,
     workers: int = 0,
 ) -> tuple[Tokenizer, TokenCache]:
     """Tokenizer and token cache below `folder`: found where the inputs are unchanged, made where they are not.
 
-    Processes of one machine that ask at once do the work once. `say` is told in lines what was found, made and
-    dropped, and now and then how far a long build is. Raises UserError for sources that give nothing to train on, and
-    for a folder that can't be written to.
+    Processes that ask at once, on any machine that sees the folder, share the work. `say` is told in lines what was
+    found and made, and now and then how far a long build is; what went into the cache is `report.lines` of its report.
+    Raises UserError for sources that give nothing to train on, and for a folder that can't be written to.
     """
     make_folder(folder)
-    with disk_errors(folder):
-        lock = FileLock(folder / ".lock").acquire()
-    with lock:
-        trained = find_tokenizer(sources, held_out, tokenizer, folder, say)
-        cache = build(sources, trained, held_out, folder, workers=workers, progress=_Pace(say).tell)
-    for line in described(cache):
+    corpus = Corpus(resolve(sources, folder, say), held_out, clean or Cleaning(), tuple(sources))
+    trained = find_tokenizer(corpus, tokenizer, folder, say)
+    cache = build(corpus, trained, folder, workers=workers, progress=_Pace(say).tell)
+    if reason := _chosen_encoder(cache):
+        say(reason)
+    for line in report.warnings(cache.report, trained.vocabulary, getattr(tokenizer, "vocabulary", None)):
         say(line)
     return trained, cache
+
+
+def _chosen_encoder(cache: TokenCache) -> str:
+    """Why the encoder is the one it is; nothing where there was no choice, or the cache was made elsewhere."""
+    try:
+        return str(json.loads(encoder_file(cache.folder).read_bytes())["reason"])
+    except (OSError, ValueError, KeyError):
+        return ""
 
 
 class _Pace:
@@ -56,90 +69,71 @@ class _Pace:
         self._began = self._spoke = time.monotonic()
         self._first: int | None = None
 
-    def tell(self, done: int, total: int) -> None:
-        """Hear of `done` bytes of `total`; what was done before this build began says nothing about its speed."""
+    def tell(self, board: Board) -> None:
+        """Hear how it stands; what was done before this process spoke first says nothing about the speed."""
         now = time.monotonic()
-        if self._first is None:
-            self._first = done
-            self._began = now
-        if done >= total or now - self._spoke < QUIET_SECONDS:
+        if now - self._spoke < QUIET_SECONDS:
             return
         self._spoke = now
-        line = f"token cache: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {done / total:.0%}"
-        if done > self._first:
+        standing = board.standing()
+        done, total = standing.done, standing.total
+        line = f"token cache: {standing.what}"
+        if done < total:
+            line = f"token cache: {report.size(done)} of {report.size(total)}, {done / total:.0%}"
+        if standing.claimed:
+            line += f", {report.count(standing.claimed + 1, 'process')} at work"
+        if self._first is None:
+            self._first, self._began = done, now
+        elif self._first < done < total:
             left = (now - self._began) / (done - self._first) * (total - done)
             line += f", about {left / 60:,.0f} minutes left" if left >= 90 else f", about {left:,.0f} seconds left"
-        self._say(line)
+        if standing.what:
+            self._say(line)
 
 
 def find_tokenizer(
-    sources: Sequence[Source],
-    held_out: HeldOut,
+    corpus: Corpus,
     config: TokenizerConfig,
     folder: Path,
     say: Callable[[str], None] = lambda line: None,
+    inputs: str = "",
 ) -> Tokenizer:
-    """The tokenizer that `config` trains on these sources, kept in `folder/tokenizers/`."""
-    name = inputs(sources, held_out, Digests(folder / "digests.json"))
-    place = folder / "tokenizers" / fingerprint({"inputs": name, "tokenizer": config.to_dict()})
+    """The tokenizer that `config` trains on `corpus`, kept in `folder/tokenizers/`; of several processes one does.
+
+    One that needs no training is read anew each time: what its files hold may have changed. `inputs`: a name for the
+    corpus other than its fingerprint, which takes reading all of it.
+    """
+    if not config.text_bytes:
+        ready = config.train(iter(()))
+        say(f"tokenizer: {ready.vocabulary:,} tokens")
+        return ready
+    name = fingerprint({"inputs": inputs or corpus.fingerprint(folder), "tokenizer": config.to_dict()})
+    place = folder / "tokenizers" / name
+    make_folder(place.parent)
     if not place.exists():
-        size = min(config.text_bytes, sum(part.size for source in sources for part in source.parts()))
-        say(f"tokenizer: training on {size / 1e6:,.1f} MB of text")
-        trained = config.train(sample(sources, held_out, config.text_bytes))
-        with new_folder(place) as draft:
-            trained.save(draft)
+        wait = partial(say, "tokenizer: another process is training it")
+        with alone(place.with_name(f".{name}.lock"), wait):
+            if not place.exists():
+                contents = chain.from_iterable(content_sizes(source.parts()) for source in corpus.sources)
+                size = min(config.text_bytes, sum(contents))
+                say(f"tokenizer: training on {report.size(size)} of text")
+                texts = Bounded(sample(corpus, config.text_bytes))
+                trained = config.train(iter(texts))
+                say(_trained(texts))
+                with new_folder(place) as draft:
+                    trained.save(draft)
     found = Tokenizer.load(place)
     say(f"tokenizer: {found.vocabulary:,} tokens in {place}")
     return found
 
 
-def sample(sources: Sequence[Source], held_out: HeldOut, limit: int) -> Iterator[str]:
-    """About `limit` bytes of text to train a tokenizer on: the same share of every part of every source.
+def _trained(texts: Bounded) -> str:
+    """What training took, in a line."""
+    line = f"tokenizer: trained on {report.size(texts.bytes)} of text"
+    if texts.full:
+        line += ", no more, for its distinct words are as many as training can hold in memory"
+    if sys.platform == "linux":  # elsewhere it is counted otherwise, or not at all
+        import resource
 
-    A share is the part's first documents, and the head of the one that exceeds it; held-out documents are left out.
-    Raises UserError where there is none.
-    """
-    parts = [source.parts() for source in sources]
-    total = sum(part.size for part in chain.from_iterable(parts))
-    drops, held, given = Drops(), 0, False
-    for source, own in zip(sources, parts, strict=True):
-        for number, part in enumerate(own):
-            left = total if total <= limit else -(-part.size * limit // total)
-            for index, record in enumerate(source.documents(part)):
-                if isinstance(record, Dropped):
-                    drops.add(part, record)
-                elif held_out.holds(number, index):
-                    held += 1
-                elif left > 0 and isinstance(record, Document):
-                    text = _head(record.text, left)
-                    left -= len(text.encode())
-                    given = True
-                    yield text
-                else:
-                    break
-    if not given:
-        placed = drops.placed(chain.from_iterable(parts))
-        raise nothing_left(", ".join(source.name for source in sources), placed, held)
-
-
-def _head(text: str, size: int) -> str:
-    """The first `size` bytes of `text`, to the last whole character and at least one."""
-    content = text.encode()
-    return text if len(content) <= size else content[:size].decode(errors="ignore") or text[:1]
-
-
-def described(cache: TokenCache) -> Iterator[str]:
-    """What went into a cache, in lines for a person."""
-    report = cache.report
-    for source in report["sources"]:
-        field = f", text field {' and '.join(map(repr, source['fields']))}" if source["fields"] else ""
-        documents = source["train"]["documents"] + source["held_out"]["documents"]
-        size = source["file_bytes"] / 1e6
-        yield f"{source['name']}: {source['files']:,} files, {size:,.1f} MB, {documents:,} documents{field}"
-    for reason, entry in report["dropped"].items():
-        yield f"dropped {entry['count']:,} records: {reason} (the first at {', '.join(entry['examples'])})"
-    for view in ("train", "held_out"):
-        totals = report[view]
-        label, rate = view.replace("_", " "), totals["bytes"] / max(1, totals["tokens"])
-        yield f"{label}: {totals['documents']:,} documents, {totals['tokens']:,} tokens, {rate:.2f} bytes a token"
-    yield f"token cache: {cache.folder}"
+        line += f"; at most {report.size(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)} of memory"
+    return line

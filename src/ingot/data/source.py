@@ -10,14 +10,15 @@ from fractions import Fraction
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ingot.config import Choice, Config
+from ingot.data.conversations import as_record
 from ingot.data.digests import Digests
-from ingot.data.document import Part, Record
-from ingot.data.formats import FORMATS, FilePart, read
+from ingot.data.document import Dropped, Part, Record
+from ingot.data.formats import FilePart, Table, known, parts, read, readable
 from ingot.errors import UserError
 
 
@@ -25,13 +26,16 @@ class Source(Choice):
     """A place that text comes from."""
 
     weight: float | None = Field(default=None, gt=0)
-    """Share of this source in the training rows, against the other sources' weights; null: by its number of tokens."""
+    """Its part of the training rows against the other sources' weights, in any unit; null for all: by tokens."""
     max_documents: int | None = Field(default=None, ge=1)
     """Documents to take at most, from the front; null: all."""
     max_bytes: int | None = Field(default=None, ge=1)
     """Bytes of text to take at most, from the front and to a whole document; null: all."""
+    target_tokens: int | None = Field(default=None, ge=1)
+    """Tokens to take, from the front and to the end of the document that reaches the number; null: all."""
 
     apart: ClassVar[frozenset[str]] = frozenset({"weight"})  # fields that change no document: where files lie, shares
+    sampled: ClassVar[int] = 4096  # parts that a sample is taken from at most: each is a file to open
 
     @property
     @abstractmethod
@@ -62,16 +66,17 @@ class Source(Choice):
         return {key: value for key, value in self.to_dict().items() if key not in self.apart}
 
 
-class Files(Config):
-    """How the files of a source are read."""
+class Texts(Config):
+    """How the text in the files of a source is found."""
 
     field: str = ""
-    """Field of a JSON record that holds the text; empty: text, content, message, body or output, found by itself."""
+    """Field of a record that holds the text, or a conversation; empty: found by itself (text, content, message, body,
+    output, else messages or conversations)."""
     separator: str = ""
     """What stands between documents in a .txt file, such as a blank line; empty: a file is one document."""
 
 
-class FileSource(Source, Files):
+class FileSource(Source):
     """A source whose parts lie in files on this machine."""
 
     @abstractmethod
@@ -87,11 +92,11 @@ class FileSource(Source, Files):
         """The digest of every part's file, and which of its bytes are read how: their place and time do not count."""
         parts = self.parts()
         found = digests.of(part.path for part in parts)
-        return [[found[part.path], part.begin, part.end, part.field] for part in parts]
+        return [[found[part.path], type(part).__name__, part.begin, part.end, part.field] for part in parts]
 
 
-class Local(FileSource, name="local"):
-    """Text files on this machine: .txt and .jsonl."""
+class Local(FileSource, Texts, name="local"):
+    """Text files on this machine: .txt, .jsonl, .json, .csv and .parquet, each also packed as .gz or .zst."""
 
     apart: ClassVar[frozenset[str]] = Source.apart | {"path"}
 
@@ -105,19 +110,10 @@ class Local(FileSource, name="local"):
 
     def parts(self) -> list[FilePart]:
         """The parts of the files, sorted by path."""
-        return _parts(self._files(), self, self.path)
-
-    def _files(self) -> list[Path]:
-        path = Path(self.path).expanduser()
-        if path.is_dir():
-            below = (file for file in path.rglob("*") if not file.name.startswith("."))
-            return [file for file in below if file.suffix in FORMATS and file.is_file()]
-        if path.exists():
-            return [path]
-        return [file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file()]
+        return _parts(_files_at(self.path), self.path, self.field, self.separator)
 
 
-class Package(FileSource, name="package"):
+class Package(FileSource, Texts, name="package"):
     """Text files inside an installed Python package. The package is looked up, never imported."""
 
     apart: ClassVar[frozenset[str]] = Source.apart | {"package", "files"}
@@ -134,25 +130,80 @@ class Package(FileSource, name="package"):
 
     def parts(self) -> list[FilePart]:
         """The parts of the files that match, sorted by path."""
-        try:
-            distribution = metadata.distribution(self.package)
-        except (metadata.PackageNotFoundError, ValueError):
-            what = f"the package {self.package!r} is not installed"
-            raise UserError(what, where="data.sources", mend=f"pip install {self.package}") from None
-        names = [str(file) for file in distribution.files or () if ".dist-info" not in file.parts[0]]
-        chosen = [name for name in names if fnmatch(name, self.files) and Path(name).suffix in FORMATS]
-        return _parts([Path(str(distribution.locate_file(name))) for name in chosen], self, self.name)
+        return _parts(_files_of(self.package, self.files), self.name, self.field, self.separator)
 
 
-def _parts(files: list[Path], how: Files, where: str) -> list[FilePart]:
-    known = " or ".join(FORMATS)
+class Conversations(FileSource, name="conversations"):
+    """Conversations to tune a model for chat: messages, or a request and its answer, in any format but plain text."""
+
+    apart: ClassVar[frozenset[str]] = Source.apart | {"path", "package", "files"}
+
+    path: str = ""
+    """A file, a folder (searched with all below it) or a glob such as `talks/**/*.jsonl`; empty: see package."""
+    package: str = ""
+    """Installed Python package whose files are read instead, by the name under which pip installs it."""
+    files: str = "*"
+    """Glob over the package's files, from its top; `*` also crosses folders."""
+    field: str = ""
+    """Field that holds the messages, or those of request and answer joined by +; empty: found by itself."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if bool(self.path) == bool(self.package):
+            raise ValueError("conversations come from a path or from a package; name one of them")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The path as the recipe gives it, or the package and what is read of it."""
+        return self.path or f"package {self.package}: {self.files}"
+
+    def parts(self) -> list[FilePart]:
+        """The parts of the files, sorted by path, each with the field or fields that make its conversations."""
+        files = _files_at(self.path) if self.path else _files_of(self.package, self.files)
+        return _parts(files, self.name, self.field, conversations=True)
+
+    def documents(self, part: Part) -> Iterator[Record]:
+        """Every record of `part` as a conversation, or as dropped."""
+        assert isinstance(part, Table)
+        for row in part.rows():
+            yield row if isinstance(row, Dropped) else as_record(row.fields, row.offset, part.field)
+
+
+def _files_at(place: str) -> list[Path]:
+    """The readable files of a folder and all below it; a file; or those of a glob."""
+    path = Path(place).expanduser()
+    if path.is_dir():
+        below = (file for file in path.rglob("*") if readable(file) and file.is_file())
+        return [file for file in below if not _is_hidden(file.relative_to(path))]
+    if path.exists():
+        return [path]
+    return [file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file()]
+
+
+def _files_of(package: str, pattern: str) -> list[Path]:
+    """The readable files of an installed package that match. Raises UserError where it is not installed."""
+    try:
+        distribution = metadata.distribution(package)
+    except (metadata.PackageNotFoundError, ValueError):
+        what = f"the package {package!r} is not installed"
+        raise UserError(what, where="data.sources", mend=f"pip install {package}") from None
+    names = [str(file) for file in distribution.files or () if ".dist-info" not in file.parts[0]]
+    chosen = [name for name in names if fnmatch(name, pattern) and readable(name)]
+    return [Path(str(distribution.locate_file(name))) for name in chosen]
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(name.startswith(".") for name in path.parts)
+
+
+def _parts(
+    files: Sequence[Path], where: str, field: str, separator: str = "", conversations: bool = False
+) -> list[FilePart]:
     if not files:
-        raise UserError(f"there is no {known} file here", where=where, mend="check data.sources")
-    for file in files:
-        if file.suffix not in FORMATS:
-            raise UserError(f"files of the kind {file.suffix!r} are not read", where=str(file), mend=f"give {known}")
-    found = [FORMATS[file.suffix].parts(file, how.field, how.separator) for file in sorted(files, key=Path.as_posix)]
-    return [part for parts in found for part in parts]
+        raise UserError("there is no file here that can be read", where=where, mend=f"give {known()}")
+    ordered = sorted(files, key=Path.as_posix)
+    return [part for file in ordered for part in parts(file, field, separator, conversations=conversations)]
 
 
 class HeldOut(Config):

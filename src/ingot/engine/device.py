@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import platform
 import shutil
 import time
@@ -14,10 +15,10 @@ from typing import Any
 import torch
 
 PEAK_SIDE, PEAK_SECONDS = 2048, 0.25  # of the square matrices that are multiplied, and spent on the measurement
-CHOICE_SIDE, CHOICE_TURNS = 512, 10  # the same where all that counts is which of two is faster
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
+"""by precision, what its speed is measured in; fp8 is held against bf16, in which it does all but some products"""
 
 
 @dataclass(frozen=True)
@@ -80,29 +81,14 @@ def _processor() -> str:
 
 def matmul_peak(device: torch.device, precision: str) -> float:
     """The best rate at which this device multiplies two square matrices, in FLOP/s: the ceiling of a training step."""
-    rates = _matmul_rates(device, precision, PEAK_SIDE)
+    rates = matmul_rates(device, precision, PEAK_SIDE)
     end, best = time.perf_counter() + PEAK_SECONDS, 0.0
     while not best or time.perf_counter() < end:
         best = max(best, next(rates))
     return best
 
 
-def choose_precision(asked: str, device: torch.device) -> str:
-    """`asked`, or for `auto` whichever of bf16 and fp32 this device multiplies faster.
-
-    The two take turns and their best times count, so that a machine that is busy now and then does not decide.
-    """
-    if asked != "auto":
-        return asked
-    running = {precision: _matmul_rates(device, precision, CHOICE_SIDE) for precision in DTYPES}
-    best = dict.fromkeys(DTYPES, 0.0)
-    for _ in range(CHOICE_TURNS):
-        for precision, rates in running.items():
-            best[precision] = max(best[precision], next(rates))
-    return max(best, key=lambda precision: best[precision])
-
-
-def _matmul_rates(device: torch.device, precision: str, side: int) -> Iterator[float]:
+def matmul_rates(device: torch.device, precision: str, side: int) -> Iterator[float]:
     """FLOP/s of one product after another; the first, which pays for start-up, is left out."""
     left, right = (torch.randn(side, side, dtype=DTYPES[precision], device=device) for _ in range(2))
     rounds = 16 if device.type == "cuda" else 1
@@ -114,6 +100,38 @@ def _matmul_rates(device: torch.device, precision: str, side: int) -> Iterator[f
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         yield rounds * 2 * side**3 / (time.perf_counter() - began)
+
+
+def silence_missing_cuda() -> None:
+    """Keep torch.compile from warning that CUDA's tools are here and no GPU is: who trains on a CPU has chosen to."""
+    logging.getLogger("torch.utils.cpp_extension").addFilter(_is_not_about_missing_cuda)
+
+
+def _is_not_about_missing_cuda(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("No CUDA runtime is found")
+
+
+class Company:
+    """What else computes on this machine while this process does."""
+
+    def __init__(self) -> None:
+        self._began = _clocks()
+
+    def share(self) -> float:
+        """Of the time of all processors, the part that other processes had since this was made: 0 to 1."""
+        import psutil
+
+        wall, own, all_of_it = (now - then for now, then in zip(_clocks(), self._began, strict=True))
+        return max(0.0, all_of_it - own) / max(wall * (psutil.cpu_count() or 1), 1e-9)
+
+
+def _clocks() -> tuple[float, float, float]:
+    """Seconds: of the wall, of this process on processors, and of all processes."""
+    import psutil
+
+    times = psutil.cpu_times()
+    busy = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+    return time.perf_counter(), time.process_time(), busy
 
 
 def has_compiler(device: torch.device) -> bool:

@@ -1,42 +1,54 @@
-"""The native engine: forward, backward and update on this process's device, gradients summed over its peers."""
+"""The native engine: forward, backward and update in PyTorch; a strategy says what each process holds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ingot.data.loader import TokenBatch
-from ingot.distributed import World
+from ingot.engine.compiled import reason
+from ingot.engine.device import silence_missing_cuda
+from ingot.engine.engine import StepResult
+from ingot.engine.loss_model import LossModel
+from ingot.engine.memory import is_out_of_memory
+from ingot.engine.precision import Scaler, to_fp8
+from ingot.engine.states import gathered, scattered
+from ingot.engine.strategy import Strategy
 from ingot.model.decoder import Decoder
-from ingot.model.loss import sampled_loss, token_loss
+from ingot.model.objective import Full, Objective
+from ingot.optim.muon import local
 from ingot.optim.optimizer import Optimizer, set_rate
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """What one update was: the mean loss over its `targets` tokens and the gradient's norm before clipping."""
-
-    loss: Tensor
-    gradient_norm: Tensor
-    targets: int
-    head_rows: int
-    """tokens of the vocabulary that a target was compared with"""
-
-
-class Engine:
+class NativeEngine:
     """A model with its optimizer, and the one way to advance them."""
 
-    def __init__(self, model: Decoder, optimizer: Optimizer, world: World, *, clip: float, precision: str):
-        self.model = model.to(world.device)
-        self.world = world
+    def __init__(
+        self,
+        model: Decoder,
+        optimizer: Optimizer,
+        strategy: Strategy,
+        *,
+        clip: float,
+        precision: str,
+        objective: Objective | None = None,
+    ):
+        if precision == "fp8":
+            to_fp8(model)
+        strategy.place(model, precision)
+        self.model = model
+        self.world = strategy.world
         self.clip = clip
-        self.autocast = precision == "bf16"
+        self._strategy = strategy
         self._optimizer_config = optimizer
-        self._hidden: Callable[..., Tensor] = model.hidden
+        self._scaler = Scaler(precision)
+        self._compiled = False
+        self._loss_model = LossModel(model, objective or Full(), self.world.device, precision)
+        self._forward = strategy.wrap(self._loss_model)
         self.renew_optimizer()
 
     def renew_optimizer(self) -> None:
@@ -45,68 +57,87 @@ class Engine:
         roles = self.model.roles()
         for name, parameter in self.model.named_parameters():
             groups.setdefault(roles[name], []).append((name, parameter))
-        self.optimizer = self._optimizer_config.build(groups)
+        self.optimizer = self._optimizer_config.build(groups, self.world)
 
-    def compile(self, batches: Sequence[TokenBatch]) -> str:
-        """Compile the model for the shapes of `batches`; empty, or the reason why it stays as it was."""
-        self._hidden = torch.compile(self.model.hidden, dynamic=False)
+    def compile(self, batches: Sequence[TokenBatch], done: Callable[[int], None] = lambda count: None) -> None:
+        """Compile the model for the shapes of `batches`; `done` hears after each how many are.
+
+        Raises whatever the compiler raises; the model is then as it was, and not compiled.
+        """
+        silence_missing_cuda()
+        trial = self._strategy.compile(self._loss_model)
+        self._compiled = True
         try:
-            for batch in batches:
-                self._loss(batch)[0].backward()
-        except Exception as error:  # whatever a compiler chokes on, the uncompiled model still trains
-            self._hidden = self.model.hidden
-            return (str(error).strip().splitlines() or [type(error).__name__])[0]
+            for count, batch in enumerate(batches, 1):
+                trial(batch)[0].backward()
+                done(count)
+        except BaseException:
+            self.uncompile()
+            raise
         finally:
             self.model.zero_grad(set_to_none=True)
-        return ""
+
+    def uncompile(self) -> None:
+        """Go on with the model as it was before `compile`."""
+        self._compiled = False
+        self._strategy.uncompile(self._loss_model)
 
     def step(
         self, batches: Sequence[TokenBatch], *, factor: float, step: int, seed: int, candidates: int = 0
     ) -> StepResult:
         """One update from this rank's `batches`, at `factor` of the peak rate.
 
-        The loss is the mean over the target tokens of all batches of all ranks; with `candidates` the vocabulary is
-        sampled. All that is random is a function of (seed, step, rank), so no random state needs keeping.
+        Where the compiled model fails, alone, the step is made without it, and so are all that follow.
         """
+        try:
+            return self._step(batches, factor, step, seed, candidates)
+        except Exception as error:
+            if not self._compiled or self.world.size > 1 or is_out_of_memory(error):
+                raise
+            self.uncompile()
+            self.model.zero_grad(set_to_none=True)
+            return replace(self._step(batches, factor, step, seed, candidates), uncompiled=reason(error))
+
+    def _step(self, batches: Sequence[TokenBatch], factor: float, step: int, seed: int, candidates: int) -> StepResult:
         torch.manual_seed((seed * 1_000_003 + step * 1_009 + self.world.rank) % 2**63)
-        targets = int(
-            self.world.sum(torch.tensor(sum(batch.target_count for batch in batches), device=self.world.device))
-        )
+        targets = int(self.world.sum(torch.tensor(sum(batch.target_count for batch in batches))))
         loss = torch.zeros((), device=self.world.device)
-        for batch in batches:
-            total, head_rows = self._loss(batch, candidates)
-            share = total / max(targets, 1)
-            share.backward()
+        for place, batch in enumerate(batches, 1):
+            with self._strategy.accumulating(last=place == len(batches)):
+                total, head_rows = self._forward(batch, candidates)
+                share = total / max(targets, 1)
+                (share * self._scaler.scale).backward()
             loss += share.detach()
-        self._sum_gradients()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip, foreach=True)
-        set_rate(self.optimizer, factor, step)
-        self.optimizer.step()
+        self.world.sum(loss)
+        norm = self._clip()
+        applied = bool(torch.isfinite(loss + norm))
+        overflow = self._scaler.overflowed(loss.item(), norm.item())
+        if applied:
+            set_rate(self.optimizer, factor, step)
+            self.optimizer.step()
         self.model.zero_grad(set_to_none=True)
-        return StepResult(self.world.sum(loss), norm, targets, head_rows)
+        return StepResult(loss, norm, targets, head_rows, applied, overflow)
 
-    def _loss(self, batch: TokenBatch, candidates: int = 0) -> tuple[Tensor, int]:
-        """The summed loss of one batch, and how many tokens of the vocabulary it was taken over."""
-        batch = batch.to(self.world.device)
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.autocast):
-            hidden = self._hidden(batch.inputs, batch.positions, packed=batch.packed)
-            hidden, targets, weight = hidden.flatten(0, 1), batch.targets.flatten(), self.model.head_weight
-            if candidates:
-                return sampled_loss(hidden, weight, targets, candidates)
-            return token_loss(hidden, weight, targets), len(weight)
+    def _clip(self) -> Tensor:
+        """Scale the gradients down to the largest norm allowed; the norm that they had."""
+        gradients = local(one.grad for one in self.model.parameters() if one.grad is not None)
+        norm = self._strategy.gradient_norm(gradients) / self._scaler.scale
+        torch._foreach_mul_(gradients, (self.clip / (norm + 1e-6)).clamp(max=1.0) / self._scaler.scale)
+        return norm
 
-    def _sum_gradients(self) -> None:
-        if self.world.size == 1:
-            return
-        for parameter in self.model.parameters():
-            if parameter.grad is None:  # a rank whose rows held no targets still takes part in every sum
-                parameter.grad = torch.zeros_like(parameter)
-            self.world.sum(parameter.grad)
+    def whole(self, device: torch.device | None = None) -> Decoder | None:
+        """The model with all its weights, on the main rank."""
+        return self._strategy.whole(self.model, device)
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the main rank's `weights`."""
+        self._strategy.load(self.model, weights)
 
     def state(self) -> dict[str, Any]:
-        """What `load_state` needs beside the weights."""
-        return {"optimizer": self.optimizer.state_dict()}
+        """The optimizer's state, whole, on the main rank."""
+        return {"optimizer": gathered(self.optimizer, self.world), "scaler": self._scaler.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from `state`, of a model of the same shape."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Continue from `state`; each rank keeps its part."""
+        self.optimizer.load_state_dict(scattered(state["optimizer"], self.optimizer, self.world))
+        self._scaler.load_state(state["scaler"])

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from ingot.errors import UserError
 from ingot.generate.cache import StaticCache
-from ingot.generate.sampling import Sampler, Sampling
+from ingot.generate.sampler import Sampler
+from ingot.generate.sampling import Sampling
 from ingot.model.decoder import Decoder
 from ingot.tokenizer.tokenizer import Tokenizer
 
 Reason = Literal["end", "length", "context"]
+LONG_WORD = 40  # characters without a space that are taken for more than one word
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # stands for the bytes of a character that was cut short
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,17 @@ class Generation:
     ids: tuple[int, ...]
     reason: Reason
     """it ended the text itself, wrote max_new_tokens, or filled its context"""
+
+    @property
+    def excerpt(self) -> str:
+        """Prompt and text in one line, to the last whole word and with an ellipsis where the model was cut short."""
+        written = self.prompt + self.text
+        line = " ".join(written.split())
+        if self.reason == "end":
+            return line
+        head, _, word = line.rpartition(" ")
+        cut = head and written[-1].isalnum() and len(word) < LONG_WORD  # a script may do without spaces
+        return f"{head if cut else line.rstrip(UNFINISHED)} …"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 
 from ingot.config import Config
 from ingot.errors import UserError
+from ingot.model.presets import expanded
+
+Order = Literal["interleaved", "stacked"]  # of the layers that a model has more than the one that it grows from
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ MLP_MATRICES = {"gelu": 2, "swiglu": 3, "geglu": 3}  # a gated MLP has a third o
 class Architecture(Config):
     """A decoder-only transformer. A family is a row of defaults and limits for the other fields."""
 
+    kind: Literal["shape", "auto", "tiny", "small", "medium", "large"] = "shape"
+    """shape: as the keys below say; tiny, small, medium, large: a llama of about 25M, 350M, 1.5B, 7B parameters, whose
+    other keys can be changed; auto: the largest of these that fits the device"""
     family: Literal["gpt2", "llama", "qwen3"] = "qwen3"
     """whose Hugging Face class loads the model; it decides the defaults below, which are shown for qwen3"""
     vocabulary: int = Field(default=0, ge=0)
@@ -95,8 +101,11 @@ class Architecture(Config):
     @classmethod
     def _fill(cls, given: Any) -> Any:
         """Put in what follows from the family and the other fields; what makes no sense is left to the checks."""
+        if isinstance(given, str):
+            given = {"kind": given}
         if not isinstance(given, Mapping):
             return given
+        given = expanded(given)
         family = FAMILIES.get(str(given.get("family", "qwen3")))
         defaults = {name: values[0] for name, values in family.values.items()} if family else {}
         filled = defaults | {name: value for name, value in given.items() if value is not None}

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ingot.model.architecture import Architecture
 from ingot.model.attention import Context, KeyValueCache, attend, document_mask, rotate
@@ -136,9 +137,16 @@ class Block(nn.Module):
         self.attention_norm, self.attention = norm(arch.hidden_size, eps=arch.norm_eps), Attention(arch, layer)
         self.mlp_norm, self.mlp = norm(arch.hidden_size, eps=arch.norm_eps), MLPS[arch.mlp](arch)
         self.dropout = nn.Dropout(arch.dropout)
+        self.recompute = False  # keep the input alone, and compute the rest again in the backward pass
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """x (B, T, D) -> (B, T, D)."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self.compute, x, context, use_reentrant=False)
+        return self.compute(x, context)
+
+    def compute(self, x: Tensor, context: Context) -> Tensor:
+        """What `forward` does, in either way."""
         x = x + self.dropout(self.attention(self.attention_norm(x), context))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 

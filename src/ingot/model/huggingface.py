@@ -143,29 +143,40 @@ def save_model(model: Decoder, folder: Path, *, end: int | None = None) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def load_architecture(folder: Path) -> Architecture:
+    """The architecture of the model in a Hugging Face folder. Raises UserError as `load_model` does."""
+    path = _present(folder, "config.json")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"the model can't be read ({error})", where=str(folder), mend="check the files") from None
+    except ValueError as error:
+        raise UserError(f"not valid JSON: {error}", where=str(path), mend="the file is damaged") from None
+    if not isinstance(config, dict):
+        raise UserError("a mapping is expected", where=str(path), mend="the file is damaged")
+    return from_config(config, where=str(path))
+
+
 def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Decoder:
     """The model in a Hugging Face folder, its weights cast to `dtype`, ready to go on training.
 
     Raises UserError for a folder that is incomplete, damaged or of another architecture.
     """
-    path, weights = folder / "config.json", folder / "model.safetensors"
-    for file in (path, weights):
-        if not file.is_file():
-            raise UserError(f"there is no {file.name}", where=str(folder), mend="name a model folder")
+    arch, weights = load_architecture(folder), _present(folder, "model.safetensors")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
         tensors = load_file(weights)
     except OSError as error:
         raise UserError(f"the model can't be read ({error})", where=str(folder), mend="check the files") from None
-    except ValueError as error:
-        raise UserError(f"not valid JSON: {error}", where=str(path), mend="the file is damaged") from None
     except SafetensorError as error:
         raise UserError(f"not valid safetensors: {error}", where=str(weights), mend="the file is damaged") from None
-    if not isinstance(config, dict):
-        raise UserError("a mapping is expected", where=str(path), mend="the file is damaged")
-    arch = from_config(config, where=str(path))
     with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
         model = Decoder(arch).to(dtype)
     model.to_empty(device=device)
     load_tensors(model, tensors, where=str(weights))
     return model
+
+
+def _present(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise UserError(f"there is no {name}", where=str(folder), mend="name a model folder")
+    return folder / name

@@ -7,33 +7,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ingot.model.objective import CHUNK_LOGITS, CHUNK_LOGITS_ELSEWHERE
+
+FP16_ROOM = 64.0  # how much smaller the factors of a sum over rows are made where the product is kept in fp16
 IGNORED = -100  # a target without loss, as in torch.nn.functional.cross_entropy
-CHUNK_LOGITS = 8 * 2**20  # logits that exist at once on a CPU: 32 MiB in float32, near the caches
-CHUNK_LOGITS_ELSEWHERE = 128 * 2**20  # an accelerator needs more rows to be busy
 
 
-def token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, offsets: Tensor | None = None) -> Tensor:
-    """Sum over the targets that are not -100 of -log softmax(hidden @ weight.T + offsets)[target].
+@dataclass(frozen=True)
+class Terms:
+    """What is added to cross-entropy, in the logits of a row and their normaliser z = log sum exp."""
+
+    z_loss: float = 0.0
+    """weight of z ** 2 (PaLM, Chowdhery et al., 2022, arXiv:2204.02311, section 5)"""
+    smoothing: float = 0.0
+    """share of each target that goes evenly to the whole vocabulary (Szegedy et al., 2016, arXiv:1512.00567)"""
+
+
+PLAIN = Terms()
+
+
+def token_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, offsets: Tensor | None = None, terms: Terms = PLAIN
+) -> Tensor:
+    """Sum over the targets that are not -100 of -log softmax(hidden @ weight.T + offsets)[target], with its `terms`.
 
     hidden (N, D), weight (V, D), targets (N,), offsets (V,) without gradient -> scalar in float32 (float64 for
-    float64). No target: 0, without NaN.
+    float64). No target: 0, without NaN. A row of `weight` stands for exp(offset) tokens.
     Matrix products run in the autocast type where autocast is on; everything else in float32.
     """
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return _TokenLoss.apply(hidden, weight, targets, offsets, _matmul_type(hidden))
-    return token_losses(hidden, weight, targets, offsets).sum()
+        return _TokenLoss.apply(hidden, weight, targets, offsets, terms, _matmul_type(hidden))
+    return token_losses(hidden, weight, targets, offsets, terms).sum()
 
 
-def sampled_loss(hidden: Tensor, weight: Tensor, targets: Tensor, candidates: int) -> tuple[Tensor, int]:
+def sampled_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, candidates: int, terms: Terms = PLAIN
+) -> tuple[Tensor, int]:
     """`token_loss` with a sample for the part of the vocabulary that no target names, and the rows of `weight` used.
 
     `candidates` of the absent tokens are drawn evenly, from PyTorch's own random stream; each stands for
-    absent / candidates of them in the sum under the softmax, whose expectation is thus the whole sum.
+    absent / candidates of them in the sum under the softmax, whose expectation is thus the whole sum, and in the mean
+    that smoothing takes.
     """
     known = targets != IGNORED
     present, places = targets[known].unique(return_inverse=True)
@@ -41,23 +61,26 @@ def sampled_loss(hidden: Tensor, weight: Tensor, targets: Tensor, candidates: in
         torch.ones(len(weight), dtype=torch.bool, device=weight.device).index_fill_(0, present, False).nonzero()[:, 0]
     )
     if len(absent) <= candidates:
-        return token_loss(hidden, weight, targets), len(weight)
+        return token_loss(hidden, weight, targets, terms=terms), len(weight)
     drawn = absent[torch.randperm(len(absent), device=absent.device)[:candidates]]
     offsets = torch.zeros(len(present) + candidates, device=weight.device)
     offsets[len(present) :] = math.log(len(absent) / candidates)
     renumbered = targets.masked_scatter(known, places)
     rows = torch.cat([present, drawn])
-    return token_loss(hidden, weight.index_select(0, rows), renumbered, offsets), len(rows)
+    return token_loss(hidden, weight.index_select(0, rows), renumbered, offsets, terms), len(rows)
 
 
 @torch.no_grad()
-def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, offsets: Tensor | None = None) -> Tensor:
+def token_losses(
+    hidden: Tensor, weight: Tensor, targets: Tensor, offsets: Tensor | None = None, terms: Terms = PLAIN
+) -> Tensor:
     """The summands of `token_loss`, 0 where the target is -100: (N,). No gradient."""
     matmul = _matmul_type(hidden)
     with torch.autocast(hidden.device.type, enabled=False):
         weight = weight.to(matmul)
         losses = [
-            _softmax_(_logits(part.to(matmul), weight, offsets), of)[0] for part, of in _chunks(weight, hidden, targets)
+            _softmax_(_logits(part.to(matmul), weight, offsets), of, offsets, terms)[0]
+            for part, of in _chunks(weight, hidden, targets)
         ]
     return torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)
 
@@ -70,7 +93,13 @@ class _TokenLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, offsets: Tensor | None, matmul: torch.dtype
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        offsets: Tensor | None,
+        terms: Terms,
+        matmul: torch.dtype,
     ) -> Tensor:
         with_hidden, with_weight = ctx.needs_input_grad[:2]
         wide = torch.promote_types(matmul, torch.float32)
@@ -82,9 +111,9 @@ class _TokenLoss(torch.autograd.Function):
             begin = 0
             for part, of in _chunks(weight, hidden, targets):
                 part = part.to(matmul)
-                losses, probabilities = _softmax_(_logits(part, narrow, offsets), of)
+                losses, probabilities, normalisers = _softmax_(_logits(part, narrow, offsets), of, offsets, terms)
                 total += losses.sum()
-                errors = _minus_target_(probabilities, of).to(matmul)  # (R, V): the gradient of the chunk's logits
+                errors = _errors_(probabilities, of, normalisers, offsets, terms).to(matmul)
                 if hidden_gradient is not None:
                     hidden_gradient[begin : begin + len(part)] = errors @ narrow
                 if weight_gradient is not None:
@@ -95,11 +124,12 @@ class _TokenLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
         return (
             None if hidden_gradient is None else (hidden_gradient * scale).to(hidden_gradient.dtype),
             None if weight_gradient is None else (weight_gradient * scale).to(ctx.weight_type),
+            None,
             None,
             None,
             None,
@@ -122,8 +152,8 @@ def _chunks(weight: Tensor, hidden: Tensor, targets: Tensor) -> Iterator[tuple[T
     return zip(hidden.split(rows), targets.split(rows), strict=True)
 
 
-def _softmax_(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Per-token losses (R,) and probabilities (R, V), both in float32 or wider; float32 logits are overwritten.
+def _softmax_(logits: Tensor, targets: Tensor, offsets: Tensor | None, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses (R,), probabilities (R, V) and log-normalisers (R,), in float32 or wider; float32 logits are overwritten.
 
     The normaliser is read off the likeliest token, whose probability can't underflow, so that one softmax is the only
     pass that takes exponentials.
@@ -132,24 +162,51 @@ def _softmax_(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     known = targets != IGNORED
     at_target = logits.gather(1, targets.where(known, 0)[:, None])[:, 0].to(wide)
     highest = logits.amax(1).to(wide)
+    if terms.smoothing:
+        at_target = at_target.lerp(_mean_logits(logits, offsets, wide), terms.smoothing)
     if logits.dtype == wide:
         probabilities = torch.softmax(logits, 1, out=logits)
     else:
         probabilities = torch.softmax(logits, 1, dtype=wide)
-    losses = highest - probabilities.amax(1).log() - at_target
-    return losses.where(known, 0), probabilities
+    normalisers = highest - probabilities.amax(1).log()
+    losses = normalisers - at_target
+    if terms.z_loss:
+        losses += terms.z_loss * normalisers.square()
+    return losses.where(known, 0), probabilities, normalisers
 
 
-def _minus_target_(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Probabilities minus one at the target, in place; a row without a target becomes 0."""
-    known = (targets != IGNORED)[:, None]
-    share = known.to(probabilities.dtype)
-    return probabilities.mul_(share).scatter_add_(1, targets[:, None].where(known, 0), -share)
+def _errors_(
+    probabilities: Tensor, targets: Tensor, normalisers: Tensor, offsets: Tensor | None, terms: Terms
+) -> Tensor:
+    """The gradient of the losses by their logits (R, V), in place of the probabilities; 0 in a row without a target."""
+    known = targets != IGNORED
+    share = known.to(probabilities.dtype)  # (R,)
+    probabilities.mul_((share * (1 + 2 * terms.z_loss * normalisers) if terms.z_loss else share)[:, None])
+    if terms.smoothing:
+        probabilities.addr_(share, _evenly(probabilities, offsets), alpha=-terms.smoothing)
+    return probabilities.scatter_add_(1, targets.where(known, 0)[:, None], (terms.smoothing - 1) * share[:, None])
+
+
+def _mean_logits(logits: Tensor, offsets: Tensor | None, wide: torch.dtype) -> Tensor:
+    """The mean over the vocabulary of each row's logits (R, V), offsets apart: (R,) in `wide`."""
+    if offsets is None:
+        return logits.mean(1, dtype=wide)
+    evenly = _evenly(logits.to(wide), offsets)
+    return logits.to(wide) @ evenly - offsets.to(wide) @ evenly
+
+
+def _evenly(like: Tensor, offsets: Tensor | None) -> Tensor:
+    """The even distribution over the vocabulary (V,), where a row stands for exp(offset) tokens."""
+    if offsets is None:
+        return like.new_full(like.shape[1:], 1 / like.shape[1])
+    return offsets.to(like.dtype).softmax(0)
 
 
 def _add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
     """total += left @ right; the sum is kept in `total`'s type even where the factors are narrower."""
     if total.dtype == left.dtype:
         total.addmm_(left, right)
+    elif left.dtype == torch.float16:  # whose range a sum over many rows leaves
+        total.add_(left @ (right / FP16_ROOM), alpha=FP16_ROOM)
     else:
         total += left @ right

@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from ingot.config import Choice
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHUNK_LOGITS = 8 * 2**20  # logits that exist at once on a CPU: 32 MiB in float32, near the caches
+CHUNK_LOGITS_ELSEWHERE = 128 * 2**20  # an accelerator needs more rows to be busy
+
 
 class Objective(Choice):
-    """How the loss of a training step is taken. One class statement adds another."""
+    """How the loss of a training step is taken; held-out text is always measured by cross-entropy alone.
+
+    One class statement adds another, which may take the loss in its own way by a `total` of its own.
+    """
+
+    z_loss: float = Field(default=0.0, ge=0)
+    """weight of the squared log of the softmax's normaliser; 1e-4 keeps logits in bounds; shows in the training loss"""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """share of each target that goes evenly to the whole vocabulary; shows in the training loss"""
+
+    def total(self, hidden: Tensor, weight: Tensor, targets: Tensor, candidates: int) -> tuple[Tensor, int]:
+        """The loss summed over the targets that are not -100, and how many rows of `weight` it was taken over.
+
+        hidden (N, D), weight (V, D), targets (N,); `candidates` as the method of that name gave it for this step.
+        """
+        from ingot.model.loss import Terms, sampled_loss, token_loss
+
+        terms = Terms(self.z_loss, self.label_smoothing)
+        if candidates:
+            return sampled_loss(hidden, weight, targets, candidates, terms)
+        return token_loss(hidden, weight, targets, terms=terms), len(weight)
 
     @abstractmethod
     def candidates(self, done: float) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -12,8 +13,11 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from ingot.distributed import World
+from ingot.optim.exchange import replicated, sharded
+from ingot.optim.optimizer import STACK_NUMBERS
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of x, x³ and x⁵: Jordan's, steep at 0 and level about 1
-STACK_NUMBERS = 2**26  # most numbers in one stack of matrices, which bounds the memory that a step takes
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -21,10 +25,14 @@ class MuonAdamW(torch.optim.Optimizer):
 
     AdamW groups hold lr, betas, eps, weight_decay, fused; Muon groups lr, momentum, nesterov, rounds, precision,
     weight_decay, and matrices alone. Both decays are decoupled from the gradient and scale with lr.
+
+    Where parameters are sharded (DTensors), so is the state. In a `world` of several each rank orthogonalises its share
+    of the matrices, whole, whether they are sharded or replicated.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]]):
+    def __init__(self, groups: Iterable[dict[str, Any]], world: World | None = None):
         super().__init__(groups, defaults={})
+        self._world = world
         for group in self.param_groups:
             for parameter in group["params"]:
                 if "momentum" in group and parameter.ndim != 2:
@@ -49,18 +57,27 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
     def _muon(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        for indices in same_shape(parameters):
-            weights, slopes = [parameters[index] for index in indices], [gradients[index] for index in indices]
-            buffers = [self._state(weight, "momentum_buffer") for weight in weights]
+        size = self._world.size if self._world else 1
+        for indices in same_shape(parameters, STACK_NUMBERS * size):
+            shape = parameters[indices[0]].shape
+            chosen = [parameters[index] for index in indices]
+            weights, slopes = local(chosen), local(gradients[index] for index in indices)
+            buffers = local(self._state(weight, "momentum_buffer") for weight in chosen)
             torch._foreach_lerp_(buffers, slopes, 1 - group["momentum"])
             ahead = torch._foreach_lerp(slopes, buffers, group["momentum"]) if group["nesterov"] else buffers
-            stack = torch.stack(list(ahead))
-            updates = orthogonalize(stack, group["rounds"], _precision(group["precision"], stack))
-            rows, columns = stack.shape[-2:]
+            updates = self._orthogonalized(torch.stack(list(ahead)), shape, group)
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(
-                weights, list(updates.unbind()), alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns))
-            )
+            scale = math.sqrt(max(1.0, shape[0] / shape[1]))
+            torch._foreach_add_(weights, list(updates.unbind()), alpha=-group["lr"] * scale)
+
+    def _orthogonalized(self, stack: Tensor, shape: torch.Size, group: dict[str, Any]) -> Tensor:
+        """`stack`: what this rank holds of matrices of `shape`; the same of what Newton-Schulz makes of them."""
+        work = partial(orthogonalize, rounds=group["rounds"], dtype=_precision(group["precision"], stack))
+        if self._world is None or self._world.size == 1:
+            return work(stack)
+        if _is_sharded(group["params"][0]):
+            return sharded(stack, shape[0], self._world, work)
+        return replicated(stack, self._world, work)
 
     def _adamw(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
         for parameter in parameters:
@@ -68,10 +85,10 @@ class MuonAdamW(torch.optim.Optimizer):
                 place = parameter.device if group["fused"] else "cpu"  # the fused kernel counts beside the weights
                 self.state[parameter]["step"] = torch.zeros((), dtype=torch.float32, device=place)
         adamw(
-            parameters,
-            gradients,
-            [self._state(parameter, "exp_avg") for parameter in parameters],
-            [self._state(parameter, "exp_avg_sq") for parameter in parameters],
+            local(parameters),
+            local(gradients),
+            local(self._state(parameter, "exp_avg") for parameter in parameters),
+            local(self._state(parameter, "exp_avg_sq") for parameter in parameters),
             [],
             [self.state[parameter]["step"] for parameter in parameters],
             fused=group["fused"],
@@ -120,6 +137,15 @@ def same_shape(matrices: Iterable[Tensor], most: int = STACK_NUMBERS) -> Iterato
         rest = iter(indices)
         while chunk := list(islice(rest, max(1, most // max(1, shape.numel())))):
             yield chunk
+
+
+def local(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """What this rank holds of each of `tensors`, in the same memory: of a sharded one (DTensor) its rows."""
+    return [tensor.to_local() if _is_sharded(tensor) else tensor for tensor in tensors]  # type: ignore[attr-defined]
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    return hasattr(tensor, "to_local")  # DTensor's own import takes long, and most processes never see one
 
 
 def _precision(name: str, like: Tensor) -> torch.dtype:

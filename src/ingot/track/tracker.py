@@ -1,4 +1,4 @@
-"""The records of a run, one JSON object a line.
+"""The records of a run, one JSON object a line, and their copies elsewhere.
 
 A resumed run's training and validation records are those of an unbroken one, each once and in order; starts, ends and
 checkpoints are recorded as they happened.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ingot.files import disk_errors
+from ingot.track.tracking import Mirror, Say, Tracking
 
 METRICS = "metrics.jsonl"
 
@@ -58,6 +59,11 @@ class JsonLines:
                 end += len(line)
         self._cut_at(end)
 
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records that are there, from the first one on."""
+        with self.path.open("rb") as file:
+            yield from map(json.loads, file)
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -68,28 +74,68 @@ class JsonLines:
 
 
 class Tracker:
-    """Where a run's metrics go: `metrics.jsonl` in its folder.
+    """Where a run's metrics go: `metrics.jsonl` in its folder and, from `follow` on, the mirrors of it.
 
     A tracker that is not `active`, as on all ranks but the first, writes nothing.
     """
 
     def __init__(self, folder: Path, *, active: bool = True):
         self._lines = JsonLines(folder / METRICS) if active else None
+        self._mirrors: list[tuple[str, Mirror]] = []
+
+    def follow(self, trackers: Sequence[Tracking], say: Say) -> None:
+        """Copy all records, those there are and those to come, to each of `trackers`.
+
+        `say` is told in one line of a mirror that fails, then or later, and is left out from there on.
+        """
+        self._say = say
+        if not self._lines:
+            return
+        goes_on = next(self._lines.records(), None) is not None
+        for tracker in trackers:
+            try:
+                mirror = tracker.open(self._lines.path.parent, goes_on=goes_on, say=say)
+                for record in self._lines.records():
+                    mirror.log(record)
+            except Exception as error:
+                self._lost(tracker.kind, error)
+            else:
+                self._mirrors.append((tracker.kind, mirror))
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Add one record."""
         if self._lines:
             self._lines.log(record)
+            self._tell(lambda mirror: mirror.log(record))
 
     def truncate_after(self, step: int) -> None:
         """Forget all that came after the training record of `step`, before a run goes on from there."""
         if self._lines:
             self._lines.truncate_after(step)
+            self._tell(lambda mirror: mirror.rewind(step))
+
+    def keep(self, step: int, model: Path) -> None:
+        """Tell the mirrors that the checkpoint of `step` was saved, with the model's folder in it."""
+        self._tell(lambda mirror: mirror.keep(step, model))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and the mirrors."""
+        self._tell(lambda mirror: mirror.close())
+        self._mirrors = []
         if self._lines:
             self._lines.close()
+
+    def _tell(self, act: Callable[[Mirror], None]) -> None:
+        for kind, mirror in list(self._mirrors):
+            try:
+                act(mirror)
+            except Exception as error:
+                self._mirrors.remove((kind, mirror))
+                self._lost(kind, error)
+
+    def _lost(self, kind: str, error: Exception) -> None:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        self._say(f"{kind} failed and is left out from here on: {reason}; {METRICS} has every record")
 
 
 def _whole_lines_end(path: Path) -> int:

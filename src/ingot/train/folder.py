@@ -17,8 +17,8 @@ from ingot.recipe import Recipe
 
 # What may differ between the command that began a run and the one that goes on with it: it changes how a run is
 # watched, kept or computed, or how long it lasts, but not what it is.
-FREE = {"runs", "cache", "evaluation", "samples"}
-FREE_IN_TRAIN = {"duration", "settled", "micro_tokens", "precision", "compile", "save_every", "keep"}
+FREE = {"runs", "cache", "evaluation", "early_stopping", "samples", "parallel", "memory", "track"}
+FREE_IN_TRAIN = {"duration", "settled", "precision", "compile", "save_every", "keep"}
 
 
 @contextlib.contextmanager
@@ -59,6 +59,8 @@ def begin(recipe: Recipe) -> Recipe:
                 mend="choose another name=…, or begin again with --fresh (the old run is kept beside it)",
             )
         recipe = recipe.with_training(**_settled(begun, recipe))
+        if recipe.memory.micro_batch == "auto":
+            recipe = recipe.with_memory(micro_batch=begun.memory.micro_batch)
     write_atomically(path, to_yaml(recipe))
     return recipe
 
@@ -85,7 +87,9 @@ def _fixed(recipe: Recipe) -> dict[str, Any]:
     """What makes the run the one it is; of a source, what it is and not where it lies."""
     values = {key: value for key, value in recipe.to_dict().items() if key not in FREE}
     values["data"]["sources"] = [source.identity() | {"weight": source.weight} for source in recipe.data.sources]
-    return values | {"train": {key: value for key, value in values["train"].items() if key not in FREE_IN_TRAIN}}
+    # Where the mixture changes at shares of the run, a longer run would have changed it elsewhere in the past.
+    free = FREE_IN_TRAIN - {"duration"} if recipe.mixture_changes else FREE_IN_TRAIN
+    return values | {"train": {key: value for key, value in values["train"].items() if key not in free}}
 
 
 def _first_difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any] | None:

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,25 +15,27 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ingot.engine.native import StepResult
+from ingot.engine.engine import StepResult
 from ingot.evaluate.loss import HeldOutLoss
 from ingot.files import disk_errors
 from ingot.model.architecture import Architecture, flops_per_token
 from ingot.track.tracker import Tracker
+from ingot.train.waiting import QUIET_SECONDS
 
 if TYPE_CHECKING:
     from ingot.train.loop import State
 
 WINDOW = 20  # steps over which the display averages
-QUIET_SECONDS = 15.0  # between two lines where the output is no terminal
+USAGE_SECONDS = 15.0  # between two records of what the machine is doing
 
 
 class Meter:
-    """The voice of a run."""
+    """The voice of a run; one that is not `active`, as on all ranks but the first, is silent."""
 
-    def __init__(self, folder: Path, tracker: Tracker):
+    def __init__(self, folder: Path, tracker: Tracker, *, active: bool = True):
         self.tracker = tracker
-        self.console = Console(highlight=False)
+        self.active = active
+        self.console = Console(highlight=False, quiet=not active)
         self._log = folder / "log.txt"
         self._recent: deque[tuple[float, int, float, float]] = deque(
             maxlen=WINDOW
@@ -51,10 +53,17 @@ class Meter:
             expand=True,
         )
         self._status = Text()
+        self._peak: float | None = None
+        self._looked: float | None = None  # at the machine: when
 
-    def measure_against(self, arch: Architecture, peak: float) -> None:
-        """Show speed as a share of `peak`, in FLOP/s, for a model of this shape."""
-        self._arch, self._peak = arch, peak
+    def measure_against(
+        self, arch: Architecture, peak: Callable[[], float], usage: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Show speed as a share of `peak`, in FLOP/s, for a model of this shape, and record the `usage` of the machine.
+
+        Both are asked for when a step was made.
+        """
+        self._arch, self._measure_peak, self._usage = arch, peak, usage
 
     @contextlib.contextmanager
     def live(self, name: str, step: int, steps: int) -> Iterator[None]:
@@ -63,11 +72,18 @@ class Meter:
         if not self.console.is_terminal:
             yield
             return
+        self.doing("making the first step")
         with Live(Group(self._progress, self._status), console=self.console, refresh_per_second=4):
             yield
 
+    def doing(self, what: str) -> None:
+        """Show under the bar, until the next step, why it stands still."""
+        self._status.plain = f"{what} …"
+
     def say(self, line: str) -> None:
         """One line above the bar, and into log.txt with the time."""
+        if not self.active:
+            return
         self.console.print(line, markup=False, soft_wrap=True)
         stamp = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         with disk_errors(self._log), self._log.open("a", encoding="utf-8") as file:
@@ -82,8 +98,14 @@ class Meter:
         self._recent.append((seconds, targets, loss, flops))
         record: dict[str, Any] = {"kind": "train", "step": state.step, "tokens": state.tokens, "loss": loss}
         record |= {"rate": factor, "gradient_norm": norm, "seconds": state.seconds, "tokens_per_second": speed}
-        record |= {"share_of_peak": flops / seconds / self._peak, "length": length, "batch_tokens": targets}
+        record |= {"length": length, "batch_tokens": targets}
+        if self._peak:
+            record["share_of_peak"] = flops / seconds / self._peak
         self.tracker.log(record)
+        if not self._peak:  # the first step waits for no measurement
+            self._peak = self._measure_peak()
+            self.tracker.log({"kind": "peak", "step": state.step, "matmul_peak": self._peak})
+        self._look_at_machine(state)
         self._show(state, factor)
 
     def validation(self, state: State, result: HeldOutLoss, *, whole: bool) -> None:
@@ -98,10 +120,18 @@ class Meter:
             f"perplexity {result.perplexity:.1f} on {extent}"
         )
 
+    def _look_at_machine(self, state: State) -> None:
+        """Record what the machine is doing, after the first step and then now and then."""
+        if self.active and (self._looked is None or time.monotonic() - self._looked > USAGE_SECONDS):
+            self._looked = time.monotonic()
+            at = {"step": state.step, "tokens": state.tokens, "seconds": state.seconds}
+            self.tracker.log({"kind": "system", **at, **self._usage()})
+
     def _show(self, state: State, factor: float) -> None:
         seconds, targets, losses, flops = (sum(column) for column in zip(*self._recent, strict=True))
         parts = [f"loss {losses / len(self._recent):.3f}", f"{targets / seconds:,.0f} tokens/s"]
-        parts += [f"{flops / seconds / self._peak:.0%} of matmul peak", f"rate ×{factor:.2f}"]
+        parts += [f"{flops / seconds / self._peak:.0%} of matmul peak"] if self._peak else []
+        parts += [f"rate ×{factor:.2f}"]
         parts += [self._validation] if self._validation else []
         line = "  ·  ".join(parts)
         if self.console.is_terminal:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from ingot.recipe import Duration, Stage
+from ingot.recipe import Stage
+from ingot.rhythm import Duration
 
 
 @dataclass(frozen=True)
@@ -16,10 +17,20 @@ class Timetable:
     steps: int
     stages: tuple[Stage, ...]
 
+    @property
+    def ends(self) -> list[int]:
+        """The number of steps done when each stage ends."""
+        return [round(share * self.steps) for share in accumulate(stage.share for stage in self.stages)]
+
     def stage(self, step: int) -> Stage:
         """The stage in which the step after `step` done ones lies."""
-        ends = [round(share * self.steps) for share in accumulate(stage.share for stage in self.stages)]
-        return next((stage for stage, end in zip(self.stages, ends, strict=True) if step < end), self.stages[-1])
+        ends = zip(self.stages, self.ends, strict=True)
+        return next((stage for stage, end in ends if step < end), self.stages[-1])
+
+    def blocks(self, length: int) -> list[int]:
+        """The number of blocks of `length` tokens that are used up when each stage ends."""
+        stages = zip(self.stages, [0, *self.ends], self.ends, strict=False)
+        return list(accumulate((end - begin) * (stage.batch_tokens // length) for stage, begin, end in stages))
 
 
 def mean_batch_tokens(stages: Sequence[Stage]) -> float:

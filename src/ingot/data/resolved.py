@@ -1,0 +1,45 @@
+"""What the outside world said of a source when it was asked, kept: the same command does not ask it twice.
+
+A source on a hub is pinned to a revision, or replaced by the fallback that could be reached. That is settled once, in
+`resolved/<name>.json` below the cache folder, so that every process and every later run reads the same text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ingot.data.build.claims import alone
+from ingot.data.build.plan import fingerprint
+from ingot.data.source import Source
+from ingot.errors import UserError
+from ingot.files import make_folder, write_atomically
+
+
+def resolve(sources: Sequence[Source], folder: Path, say: Callable[[str], None]) -> tuple[Source, ...]:
+    """Each of `sources` as it was settled before, or is settled now; processes that ask at once ask once."""
+    return tuple(_resolve(source, folder / "resolved", say) for source in sources)
+
+
+def _resolve(source: Source, folder: Path, say: Callable[[str], None]) -> Source:
+    how = {*Source.model_fields, "patience"}  # what may change without asking again: it is not about what there is
+    asked = {key: value for key, value in source.to_dict().items() if key not in how}
+    file = folder / f"{fingerprint(asked)}.json"
+    if not file.exists():
+        make_folder(folder)
+        with alone(folder / ".lock"):
+            if not file.exists():
+                found = source.resolve(say)
+                if found == source:  # there was nothing to settle
+                    return source
+                write_atomically(file, json.dumps({"asked": asked, "resolved": found.to_dict()}, indent=1) + "\n")
+    settled = _read(file)
+    return settled.model_copy(update={key: getattr(source, key) for key in how & type(settled).model_fields.keys()})
+
+
+def _read(file: Path) -> Source:
+    try:
+        return Source.model_validate(json.loads(file.read_bytes())["resolved"])
+    except (OSError, ValueError, KeyError, TypeError):  # pydantic's error is a ValueError
+        raise UserError("this file is damaged", where=str(file), mend="remove it and run the command again") from None

@@ -1,0 +1,23 @@
+"""The device at hand, for a plan: its memory as the driver says, its peak as measured. PyTorch is loaded here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, cast
+
+from ingot.estimate.devices import Device, listed
+from ingot.model.memory import Precision
+
+if TYPE_CHECKING:
+    import torch
+
+
+def this_device(device: torch.device, precision: str) -> Device:
+    """`device` with its rate in one number format, measured in a quarter of a second."""
+    from ingot.engine.device import describe, matmul_peak
+
+    machine = describe(device)
+    memory = machine.memory_gb * 1e9
+    kind: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
+    known = listed(machine.device, memory) if kind == "cuda" else None
+    peaks = {cast(Precision, precision): matmul_peak(device, precision)}
+    return Device(machine.device, kind, memory, peaks, known.bandwidth if known else 0.0, measured=True)

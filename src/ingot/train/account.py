@@ -1,0 +1,104 @@
+"""What a run says and records when it begins and when it ends."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal, cast
+
+import ingot
+from ingot.dashboard.report import write_report
+from ingot.estimate.devices import Device
+from ingot.model.architecture import parameter_counts
+from ingot.model.memory import Precision
+from ingot.train.forecast import Forecast, most_memory
+from ingot.train.parts import Parts
+from ingot.train.timetable import Timetable
+
+
+def announce(parts: Parts) -> None:
+    """Say what trains, on what, from where."""
+    parameters, machine, view = parameter_counts(parts.arch)["total"], parts.machine, parts.cache.train
+    world, say = parts.world, parts.meter.say
+    together = f", {world.size} processes ({parts.recipe.parallel.kind})" if world.size > 1 else ""
+    say(
+        f"{parts.recipe.name}: {parts.arch.family}, {parameters:,} parameters, "
+        f"on {machine.device} ({machine.cores} threads, {parts.precision}){together}"
+    )
+    text = "text streamed live" if parts.live else f"{view.tokens:,} tokens in {view.documents:,} documents"
+    say(f"{text}; {parts.cache.held_out.tokens:,} held out")
+    if parts.state.step:
+        say(f"going on from step {parts.state.step:,}")
+
+
+def begin_records(parts: Parts, rows: list[str]) -> bool:
+    """Take back what was recorded after the checkpoint that the run goes on from, and record the start on `rows`.
+
+    Whether there was nothing to take back, because that checkpoint was the end of a whole run.
+    """
+    whole = parts.found is not None and "held_out" in parts.found.manifest.losses
+    if not whole:
+        parts.tracker.truncate_after(parts.state.step)
+        if parts.samples:
+            parts.samples.truncate_after(parts.state.step)
+    parts.tracker.follow(parts.recipe.track, parts.meter.say)
+    parts.tracker.log(
+        {
+            "kind": "start",
+            "step": parts.state.step,
+            "time": round(time.time()),
+            "machine": parts.machine.to_dict(),
+            "precision": parts.precision,
+            "processes": parts.world.size,
+            "parallel": parts.recipe.parallel.kind,
+            "parameters": parameter_counts(parts.arch),
+            "code": ingot.__version__,
+            "train_tokens": parts.cache.train.tokens,
+            "held_out_tokens": parts.cache.held_out.tokens,
+            "data": parts.cache.report,
+            "rows": rows,
+        }
+    )
+    return whole
+
+
+def close(parts: Parts, complete: bool, timetable: Timetable | None) -> None:
+    """Say how it ended and how to go on; without a timetable it ended before it began."""
+    state, patience, say = parts.state, parts.recipe.early_stopping, parts.meter.say
+    if timetable:
+        parts.tracker.log({"kind": "end", "step": state.step, "complete": complete})
+    if parts.samples:
+        parts.samples.close()
+        write_report(parts.recipe.folder)
+    if complete:
+        say(f"done: {state.step:,} steps, {state.tokens:,} tokens in {state.seconds / 60:.1f} minutes of training")
+        say(_as_planned(parts))
+        if state.learned_out(patience):
+            say(
+                f"stopped early: {state.waited} evaluations without a gain on step {state.lowest_at:,}, "
+                f"whose loss was {state.lowest:.4f}; the best checkpoint is {parts.recipe.name}@best"
+            )
+    elif state.step:
+        of_all = f" of {timetable.steps:,}" if timetable else ""
+        say(f"stopped and saved at step {state.step:,}{of_all}; the same command goes on")
+    else:
+        say("stopped before the first step; the same command begins again")
+    say_what_next(parts)
+    parts.tracker.close()  # last: a tracker may take its time to send what is left
+
+
+def say_what_next(parts: Parts) -> None:
+    """Where to look, and what to try."""
+    if parts.state.step:
+        prompt = next(iter(parts.recipe.samples.prompts), "The")
+        parts.meter.say(f'try it:    ingot generate {parts.recipe.name} "{prompt}"')
+    parts.meter.say(f"report:    {parts.recipe.folder / 'report.html'}")
+
+
+def _as_planned(parts: Parts) -> str:
+    """What was planned, beside what was measured."""
+    world, machine = parts.world, parts.machine
+    kind: Literal["cpu", "cuda"] = "cuda" if world.device.type == "cuda" else "cpu"
+    peaks = {cast(Precision, parts.precision): parts.peak / world.size}
+    device = Device(machine.device, kind, machine.memory_gb * 1e9, peaks, measured=True)
+    forecast = Forecast.of(parts.recipe, parts.arch, device, parts.state.step, world.size)
+    return forecast.beside(parts.state.seconds, most_memory(world.device))

@@ -1,0 +1,79 @@
+"""What every rank of test_lean_ranks.py runs, under torchrun or alone: narrow optimizer state, shared out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from ranks import SAVED_AT, STEPS, advance, resume, weights
+
+from ingot.checkpoint.state import save_state
+from ingot.distributed import World
+from ingot.engine.engine import Engine
+from ingot.engine.memory import recompute
+from ingot.engine.parallel import Parallel
+from ingot.model.architecture import Architecture
+from ingot.model.decoder import Decoder
+from ingot.optim.optimizer import AdamW8bit, Muon
+
+# Matrices large enough to be narrowed; 61 rows of embedding and head do not split evenly.
+SHAPE = Architecture(
+    family="llama", vocabulary=61, context=16, layers=2, hidden_size=72, heads=2, mlp_size=270, dropout=0.0
+)
+COURSES = {
+    "adamw8bit": AdamW8bit(lr=0.01),
+    "muon-bf16": Muon(state="bf16"),
+}
+
+
+def engine(kind: str, course: str, world: World) -> Engine:
+    with torch.device("cpu" if world.main else "meta"):
+        model = Decoder(SHAPE, generator=torch.Generator().manual_seed(1))
+    recompute(model, 1)
+    return Parallel.model_validate(kind).build(model, COURSES[course], world, clip=1.0, precision="fp32")
+
+
+def ran(kind: str, course: str, world: World, kept: Path) -> dict[str, object]:
+    """A whole run, which keeps its state half-way; and how a new engine goes on from there."""
+    one = engine(kind, course, world)
+    first = advance(one, range(SAVED_AT))
+    state, halfway = one.state(), weights(one)
+    if world.main:
+        save_state(kept, {"weights": halfway, "engine": state})
+    second = advance(one, range(SAVED_AT, STEPS))
+    other = engine(kind, course, world)
+    resume(other, kept)
+    again = advance(other, range(SAVED_AT, STEPS))
+    ends = weights(one), weights(other)
+    same = all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    states = state["optimizer"]["state"].values() if world.main else []
+    kinds = sorted({str(value.dtype) for values in states for value in values.values()})
+    return {
+        "losses": first["loss"] + second["loss"],
+        "weights": ends[0],
+        "bitwise": same,
+        "again": again,
+        "kinds": kinds,
+    }
+
+
+def main(folder: Path) -> None:
+    """Every course; with several ranks also those that one rank alone began."""
+    world = World.join("cpu")
+    torch.set_num_threads(1)
+    found: dict[str, object] = {}
+    with world.together():
+        for course in COURSES:
+            for kind in ("ddp", "zero3") if world.size > 1 else ("auto",):
+                found[f"{kind}-{course}"] = ran(kind, course, world, folder / f"{world.size}-{kind}-{course}")
+            if world.size > 1:
+                one = engine("zero3", course, world)
+                resume(one, folder / f"1-auto-{course}")
+                found[f"{course}-taken-over"] = advance(one, range(SAVED_AT, STEPS))["loss"]
+        if world.main:
+            save_state(folder / f"found-{world.size}", found)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

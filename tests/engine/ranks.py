@@ -1,0 +1,200 @@
+"""What every rank of test_parallel.py runs, under torchrun or alone, and leaves in a file what it found.
+
+Alone it is the reference that several ranks are held against.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ingot.checkpoint.state import load_state, save_state
+from ingot.data.loader import IGNORED, TokenBatch
+from ingot.distributed import World
+from ingot.engine.engine import Engine
+from ingot.engine.parallel import Parallel
+from ingot.evaluate.loss import held_out_loss
+from ingot.model.architecture import Architecture
+from ingot.model.decoder import Decoder
+from ingot.optim.exchange import replicated, sharded
+from ingot.optim.optimizer import AdamW, Muon
+
+ROWS, STEPS, SAVED_AT = 8, 4, 2
+KINDS = ("ddp", "zero2", "zero3")
+# 61 and 3 rows do not split evenly over two ranks; a tied and an untied head; norms with and without bias.
+SHAPES = {
+    "llama": Architecture(family="llama", vocabulary=61, context=16, layers=3, hidden_size=32, heads=2),
+    "gpt2": Architecture(family="gpt2", vocabulary=61, context=16, layers=2, hidden_size=33, heads=3, mlp_size=51),
+}
+OPTIMIZERS = {"adamw": AdamW(lr=0.01), "muon": Muon()}
+COURSES = (("llama", "muon"), ("gpt2", "adamw"))
+
+
+def rows(step: int) -> TokenBatch:
+    """The whole batch of a step; the further down a row is, the more of its targets are masked."""
+    draw = torch.Generator().manual_seed(step)
+    tokens = torch.randint(61, (ROWS, 17), generator=draw)
+    targets = tokens[:, 1:].clone()
+    targets[torch.rand(targets.shape, generator=draw) < torch.arange(ROWS)[:, None] / ROWS] = IGNORED
+    return batch(tokens[:, :-1], targets)
+
+
+def batch(inputs: Tensor, targets: Tensor) -> TokenBatch:
+    positions = torch.arange(16).expand(len(inputs), -1).contiguous()
+    count = int((targets != IGNORED).sum())
+    return TokenBatch(inputs.contiguous(), targets.contiguous(), positions, packed=False, target_count=count)
+
+
+def shares(step: int, world: World) -> list[TokenBatch]:
+    """This rank's two micro-batches of a step."""
+    whole, most = rows(step), ROWS // world.size // 2
+    begins = [world.rank * 2 * most, (world.rank * 2 + 1) * most]
+    return [batch(whole.inputs[one : one + most], whole.targets[one : one + most]) for one in begins]
+
+
+def model(shape: str, world: World) -> Decoder:
+    """The same weights on one rank alone as on the main one of several; the others have none."""
+    with torch.device("cpu" if world.main else "meta"):
+        return Decoder(SHAPES[shape], generator=torch.Generator().manual_seed(1))
+
+
+def engine(kind: str, shape: str, optimizer: str, world: World, precision: str = "fp32") -> Engine:
+    parallel = Parallel.model_validate(kind)
+    return parallel.build(model(shape, world), OPTIMIZERS[optimizer], world, clip=1.0, precision=precision)
+
+
+def advance(one: Engine, steps: range) -> dict[str, list[float]]:
+    results = [one.step(shares(step, one.world), factor=1.0, step=step, seed=1) for step in steps]
+    return {
+        "loss": [result.loss.item() for result in results],
+        "norm": [result.gradient_norm.item() for result in results],
+        "targets": [result.targets for result in results],
+    }
+
+
+def weights(one: Engine) -> dict[str, Tensor]:
+    whole = one.whole(torch.device("cpu"))
+    return {} if whole is None else {name: value.detach().clone() for name, value in whole.named_parameters()}
+
+
+def course(kind: str, shape: str, optimizer: str, world: World, kept: Path) -> dict[str, object]:
+    """A whole run, which keeps its state half-way; and how it is gone on with from there, by a new engine."""
+    one = engine(kind, shape, optimizer, world)
+    first = advance(one, range(SAVED_AT))
+    state, halfway = one.state(), weights(one)
+    if world.main:
+        save_state(kept, {"weights": halfway, "engine": state})
+    second = advance(one, range(SAVED_AT, STEPS))
+    other = engine(kind, shape, optimizer, world)
+    resume(other, kept)
+    again = advance(other, range(SAVED_AT, STEPS))
+    ends = weights(one), weights(other)
+    same = all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    return {"first": first, "second": second, "weights": weights(one), "resumed_bitwise": same and again == second}
+
+
+def resume(one: Engine, kept: Path) -> None:
+    one.world.most(0)  # the main rank has written it
+    state = load_state(kept)
+    one.load_weights(state["weights"])
+    one.load_state(state["engine"])
+
+
+def in_bf16(kind: str, world: World) -> dict[str, object]:
+    """Two steps with narrow products."""
+    return advance(engine(kind, "llama", "adamw", world, "bf16"), range(2))
+
+
+def masked(kind: str, world: World) -> float:
+    """The loss of a step in which only the first rank has a target: the others take part all the same."""
+    one = engine(kind, "llama", "adamw", world)
+    whole = rows(0)
+    own = slice(0, 1) if world.main else slice(ROWS - 1, ROWS)
+    targets = whole.targets[own] if world.main else torch.full_like(whole.targets[own], IGNORED)
+    return one.step([batch(whole.inputs[own], targets)], factor=1.0, step=0, seed=1).loss.item()
+
+
+def poisoned(kind: str, world: World) -> bool:
+    """Whether a gradient that is no number on the last rank alone leaves every rank's weights as they were."""
+    one = engine(kind, "llama", "muon", world)
+    before = weights(one)
+    if world.rank == world.size - 1:
+        one.model.norm.register_forward_hook(lambda module, given, made: made * float("nan"))
+    result = one.step(shares(0, world), factor=1.0, step=0, seed=1)
+    after = weights(one)
+    return not result.applied and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def scored(kind: str, world: World) -> list[float]:
+    """The held-out loss, each rank on its own rows, between two steps, whose second is that of an unmeasured run."""
+    one = engine(kind, "gpt2", "adamw", world)
+    one.step(shares(0, world), factor=1.0, step=0, seed=1)
+    loss = held_out_loss(one.model, shares(7, world), torch.ones(61, dtype=torch.long), world).loss
+    after = one.step(shares(1, world), factor=1.0, step=1, seed=1).loss.item()
+    return [loss, after]
+
+
+def compiled(kind: str, world: World) -> dict[str, dict[str, list[float]]]:
+    """The same two steps by an engine as it is, and by one that is compiled."""
+    plain, faster = (engine(kind, "llama", "adamw", world) for _ in range(2))
+    faster.compile(shares(0, world)[:1])
+    return {"plain": advance(plain, range(2)), "compiled": advance(faster, range(2))}
+
+
+def exchanged(world: World) -> bool:
+    """Whether work on whole matrices comes back right, also where a rank has no matrix or no row of any."""
+
+    def work(stack: Tensor) -> Tensor:
+        return stack * stack.sum((1, 2), keepdim=True)
+
+    right = []
+    for count, height in product((1, 2, 5), (1, 2, 7)):
+        whole = torch.rand(count, height, 3, generator=torch.Generator().manual_seed(count))
+        first = sum(world.rows(height)[: world.rank])
+        own = slice(first, first + world.rows(height)[world.rank])
+        right.append(torch.equal(replicated(whole, world, work), work(whole)))
+        right.append(torch.equal(sharded(whole[:, own], height, world, work), work(whole)[:, own]))
+    return all(right)
+
+
+def main(folder: Path) -> None:
+    """Every course, and the courses that the other number of ranks began, gone on with here."""
+    world = World.join("cpu")
+    torch.set_num_threads(1)
+    found: dict[str, object] = {}
+    if sys.argv[2:] == ["compiled"]:
+        with world.together():
+            found = {kind: compiled(kind, world) for kind in ("ddp", "zero3")}
+            if world.main:
+                save_state(folder / "compiled", found)
+        return
+    with world.together():
+        for kind, (shape, optimizer) in product(KINDS if world.size > 1 else ("auto",), COURSES):
+            name = f"{shape}-{optimizer}"
+            found[f"{kind}-{name}"] = course(kind, shape, optimizer, world, folder / f"{world.size}-{kind}-{name}")
+        for kind, (shape, optimizer) in product(KINDS, COURSES):
+            begun = f"1-auto-{shape}-{optimizer}" if world.size > 1 else f"2-{kind}-{shape}-{optimizer}"
+            if (folder / begun).exists():
+                one = engine(kind, shape, optimizer, world)
+                resume(one, folder / begun)
+                found[f"{kind}-{shape}-{optimizer}-taken-over"] = {
+                    "second": advance(one, range(SAVED_AT, STEPS)),
+                    "weights": weights(one),
+                }
+        for kind in KINDS:
+            found[f"{kind}-bf16"] = in_bf16(kind, world)
+            found[f"{kind}-masked"] = masked(kind, world)
+            found[f"{kind}-scored"] = scored(kind, world)
+            found[f"{kind}-poisoned"] = poisoned(kind, world)
+        if world.size > 1:
+            found["exchanged"] = not world.any(not exchanged(world))
+        if world.main:
+            save_state(folder / f"found-{world.size}", found)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

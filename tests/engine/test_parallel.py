@@ -1,0 +1,108 @@
+"""Two processes are one: the same losses, norms and weights, whatever each of them holds; a state moves between them.
+
+What is compared is made by ranks.py: by one process alone, by two under torchrun, and by one again, from their state.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ingot.checkpoint.state import load_state
+
+SCRIPT = Path(__file__).with_name("ranks.py")
+KINDS = ("ddp", "zero2", "zero3")
+COURSES = ("llama-muon", "gpt2-adamw")
+NEAR = {"rel": 1e-6, "abs": 1e-6}  # float32, summed in another order
+
+
+def torchrun(script: Path, *words: str, processes: int = 2) -> list[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*command, str(script), *words]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What one process found, and what two did."""
+    folder = tmp_path_factory.mktemp("ranks")
+    alone = [sys.executable, str(SCRIPT), str(folder)]
+    for command in (alone, torchrun(SCRIPT, str(folder)), alone):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+    return load_state(folder / "found-1"), load_state(folder / "found-2")
+
+
+def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, weight in one.items():
+        if not name.endswith("key.bias"):  # it does not change attention: its gradient is rounding alone
+            assert torch.allclose(weight, other[name], rtol=1e-5, atol=3e-6), name
+
+
+@pytest.mark.parametrize("course", COURSES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_make_the_steps_of_one(found, kind, course):
+    one, two = found[0][f"auto-{course}"], found[1][f"{kind}-{course}"]
+    for part in ("first", "second"):
+        assert two[part]["targets"] == one[part]["targets"]
+        assert two[part]["loss"] == pytest.approx(one[part]["loss"], **NEAR)
+        assert two[part]["norm"] == pytest.approx(one[part]["norm"], **NEAR)
+    assert_same_weights(two["weights"], one["weights"])
+
+
+@pytest.mark.parametrize("course", COURSES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resume_by_as_many_is_bitwise(found, kind, course):
+    assert found[1][f"{kind}-{course}"]["resumed_bitwise"]
+
+
+@pytest.mark.parametrize("ranks", [0, 1], ids=["two to one", "one to two"])
+@pytest.mark.parametrize("course", COURSES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_moves_to_another_number_of_processes(found, kind, course, ranks):
+    begun, taken = found[0][f"auto-{course}"], found[ranks][f"{kind}-{course}-taken-over"]
+    assert taken["second"]["loss"] == pytest.approx(begun["second"]["loss"], **NEAR)
+    assert_same_weights(taken["weights"], begun["weights"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_narrow_products_differ_by_their_rounding(found, kind):
+    one, two = (side[f"{kind}-bf16"] for side in found)
+    assert two["loss"] == pytest.approx(one["loss"], abs=1e-3)
+    assert two["norm"] == pytest.approx(one["norm"], rel=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rank_without_targets_takes_part(found, kind):
+    assert found[1][f"{kind}-masked"] == pytest.approx(found[0][f"{kind}-masked"], **NEAR)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_held_out_text_is_shared_out_and_leaves_the_next_step_alone(found, kind):
+    (one, one_after), (two, two_after) = (side[f"{kind}-scored"] for side in found)
+    assert two == pytest.approx(one, **NEAR)
+    assert two_after == pytest.approx(one_after, **NEAR)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gradient_that_is_no_number_on_one_rank_changes_no_weight_on_any(found, kind):
+    assert found[1][f"{kind}-poisoned"]
+
+
+def test_work_on_whole_matrices_comes_back_to_where_their_rows_are(found):
+    assert found[1]["exchanged"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_compiled_blocks_make_the_same_steps(tmp_path):
+    done = subprocess.run(torchrun(SCRIPT, str(tmp_path), "compiled"), capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    for kind, steps in load_state(tmp_path / "compiled").items():
+        assert steps["compiled"]["loss"] == pytest.approx(steps["plain"]["loss"], rel=1e-5), kind
+        assert steps["compiled"]["norm"] == pytest.approx(steps["plain"]["norm"], rel=1e-5), kind

@@ -1,0 +1,133 @@
+"""Whole runs in several processes, as torchrun starts them: one run, one voice, and never lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ingot.recipe import Recipe
+from ingot.train.run import train
+
+# A sampled loss draws for each rank; with a constant rate a run's length does not show in its steps.
+FULL = ("loss=full", "schedule={kind: constant, rise: 0}", "samples.prompts=[the]")
+
+
+def records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def torchrun(recipe: Path, *overrides: str, processes: int = 2, options: tuple[str, ...] = ()) -> list[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", *(options or ("--standalone",))]
+    return [*launcher, f"--nproc-per-node={processes}", "-m", "ingot", "train", str(recipe), *FULL, *overrides]
+
+
+def start(command: list[str]) -> subprocess.Popen[str]:
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen[str], status: int = 0) -> str:
+    output = process.communicate(timeout=200)[0]
+    assert process.returncode == status, output
+    return output
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 200) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.01)
+
+
+def assert_same_course(one: Path, other: Path) -> None:
+    """The same steps on the same rows, once each and in order, and the same measurements, but for rounding."""
+    for kind in ("train", "validation"):
+        left, right = records(one, kind), records(other, kind)
+        assert [record["step"] for record in left] == [record["step"] for record in right]
+        assert [record["tokens"] for record in left] == [record["tokens"] for record in right]
+        for ours, theirs in zip(left, right, strict=True):
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
+def workers(recipe: Path) -> list[int]:
+    """The processes that train a recipe, launchers left out."""
+    lines = {process.pid: process.cmdline() for process in psutil.process_iter()}
+    return sorted(pid for pid, words in lines.items() if str(recipe) in words and "torch.distributed.run" not in words)
+
+
+def children(process: int) -> list[int]:
+    return [child.pid for child in psutil.Process(process).children(recursive=True)]
+
+
+def test_a_run_goes_on_from_one_to_two_to_one_and_speaks_once(tiny):
+    recipe = tiny("moved", duration="100000 steps")
+    folder = Recipe.load(recipe).folder
+    by_itself = [sys.executable, "-m", "ingot", "train", str(recipe), *FULL]
+    for until, command in ((6, by_itself), (12, torchrun(recipe, "parallel=zero3"))):
+        process = start(command)
+        wait_for(lambda until=until: (folder / f"checkpoints/step-{until:06}").exists(), process)
+        process.send_signal(signal.SIGTERM)  # torchrun hands it to all ranks
+        output = process.communicate(timeout=200)[0]
+        assert output.count("the same command goes on") == 1, output
+        assert "Traceback" not in output.partition("torch/distributed")[0]
+    assert "2 processes (zero3)" in output and "going on from step" in output
+    steps = f"train.duration={records(folder, 'train')[-1]['step'] + 3} steps"
+    train(Recipe.load(recipe, [*FULL, steps]))
+    assert_same_course(train(Recipe.load(tiny("alone"), [*FULL, steps])), folder)
+    assert [record["processes"] for record in records(folder, "start")] == [1, 2, 1]
+    assert (folder / "log.txt").read_text().count("the same command goes on") == 2
+
+
+def test_a_mistake_is_one_line_from_all_of_them(tiny):
+    output = finish(start(torchrun(tiny("wrong"), f"samples.prompts=[{'peace ' * 50}]")), status=1)  # torchrun's own
+    assert re.findall("^ingot: (.*): a prompt has", output, flags=re.MULTILINE) == ["samples.prompts"]
+    assert len(re.findall("^ingot: ", output, flags=re.MULTILINE)) == 1
+    assert "Traceback" not in output.partition("torch/distributed")[0]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_a_restart_and_not_the_run(tiny):
+    recipe = tiny("killed", duration="40 steps")
+    folder = Recipe.load(recipe).folder
+    process = start(torchrun(recipe, options=("--standalone", "--max-restarts=2")))
+    wait_for(lambda: (folder / "checkpoints/step-000006").exists(), process)
+    os.kill(workers(recipe)[-1], signal.SIGKILL)
+    output = finish(process)
+    assert "going on from step" in output
+    assert "ingot: rank 0: another process of this run ended" in output
+    assert_same_course(train(Recipe.load(tiny("alone", duration="40 steps"), FULL)), folder)
+
+
+@pytest.mark.slow
+def test_of_two_machines_one_may_be_lost(tiny):
+    recipe = tiny("halved", duration="40 steps")
+    folder = Recipe.load(recipe).folder
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    patience = "last_call_timeout=5,keep_alive_interval=1,keep_alive_max_attempt=3,join_timeout=120"
+    options = ("--nnodes=1:2", "--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-id=halved")
+    options += (f"--rdzv-endpoint=localhost:{port}", f"--rdzv-conf={patience}", "--local-addr=localhost")
+    agents = [start(torchrun(recipe, processes=1, options=options)) for _ in range(2)]
+    wait_for(lambda: (folder / "checkpoints/step-000006").exists(), agents[0])
+    lost = agents[1]
+    for number in [*children(lost.pid), lost.pid]:
+        os.kill(number, signal.SIGKILL)
+    output = finish(agents[0])
+    lost.communicate()
+    assert_same_course(train(Recipe.load(tiny("alone", duration="40 steps"), FULL)), folder)
+    assert [record["processes"] for record in records(folder, "start")] == [2, 1], output
