@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -71,11 +73,18 @@ def test_other_processes_at_work_are_counted(small_units, texts: Path, tmp_path:
 
 
 def test_a_text_too_small_for_the_vocabulary_is_said(tmp_path: Path):
-    (tmp_path / "a.txt").write_text("one two three. " * 20)
-    said: list[str] = []
-    prepare([Local(path=str(tmp_path / "a.txt"))], HeldOut(share=0), BPE(vocabulary=999), tmp_path / "c", said.append)
-    assert any("not 999: it has no more pairs to merge" in line for line in said)
-    assert any("the text is small for a vocabulary of" in line for line in said)
+    def said(text: str) -> str:
+        (tmp_path / "a.txt").write_text(text)
+        lines: list[str] = []
+        source = Local(path=str(tmp_path / "a.txt"))
+        prepare([source], HeldOut(share=0), BPE(vocabulary=999), tmp_path / "cache", lines.append)
+        return "\n".join(lines)
+
+    few = said("one two three. " * 20)
+    assert "not 999: it has no more pairs to merge" in few
+    assert "would suit it better" not in few  # a vocabulary that small is none to advise against
+    many = said(" ".join(random.Random(1).choices(["".join(word) for word in product("abcdefghij", repeat=3)], k=9999)))
+    assert "the text is small for a vocabulary of 999" in many
 
 
 @pytest.mark.parametrize("place", ["/dev/null/x", "file"])

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ingot.data.document import Conversation, Document, Dropped, Record
-from ingot.tokenizer.chat import ChatTemplate, Encoded
 from ingot.tokenizer.encoder import Encoder, encoder
 from ingot.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from ingot.tokenizer.chat import ChatTemplate, Encoded
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Speller:
 
     @cached_property
     def _chat(self) -> ChatTemplate:
+        from ingot.tokenizer.chat import ChatTemplate  # loads a template engine, which most corpora can do without
+
         return ChatTemplate.of(self._tokenizer)
 
     def _documents(self, texts: Sequence[str]) -> Tokens:
