@@ -265,9 +265,8 @@ def _rows(made: Plan, price: float | None) -> Iterator[tuple[str, str]]:
         yield "cost", f"{made.cost(price or 0):,.2f} at {price:g} an hour for each device"
     cache = f"token cache {size(made.cache)}" if made.cache else "token cache unknown"
     yield "disk", f"{cache}, {made.checkpoints} checkpoints of {size(made.checkpoint)}"
-    if made.loss is not None:
-        where = "" if counts["total"] >= SMALLEST_FITTED else ", far outside of the sizes that it was fitted on"
-        yield "loss", f"{made.loss:.2f} nats a token by Chinchilla's law, on its text and tokenizer ({SOURCE}){where}"
+    if made.loss is not None and counts["total"] >= SMALLEST_FITTED:  # of a smaller one the law says nonsense
+        yield "loss", f"{made.loss:.2f} nats a token by Chinchilla's law, on its text and tokenizer ({SOURCE})"
 
 
 def _run(made: Plan) -> str:

@@ -92,6 +92,19 @@ class EarlyStopping(Config):
     """nats a token by which the loss must fall below the lowest before to count as a gain"""
 
 
+class Health(Config):
+    """What a run does about steps that would harm it: it leaves them out, and in the end goes back and past them."""
+
+    spike: float = Field(default=10.0, ge=0)
+    """robust standard deviations above the median of the last losses that make a loss a spike; 0: no loss is one"""
+    patience: int = Field(default=3, ge=1)
+    """updates left out in a row, for a spike or what is no number, after which the run goes back to a checkpoint"""
+    rollbacks: int = Field(default=3, ge=0)
+    """times that a run goes back before it ends with an error"""
+    rate_factor: float = Field(default=1.0, gt=0, le=1)
+    """by which the rate is multiplied each time, from there on"""
+
+
 class Samples(Config):
     """Text written during the run, so that one can watch the model learn."""
 
@@ -201,6 +214,8 @@ class Recipe(Config):
     """validation during the run"""
     early_stopping: EarlyStopping = EarlyStopping()
     """the end of a run that learns nothing more"""
+    health: Health = Health()
+    """what happens to steps that would harm the run"""
     samples: Samples = Samples()
     """text written during the run"""
     track: Trackers = []

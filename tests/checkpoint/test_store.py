@@ -122,6 +122,19 @@ def test_pruning_keeps_the_latest_the_best_and_the_tagged(checkpoints: Checkpoin
     assert {path.name for path in checkpoints.folder.iterdir()} == {"step-000008"}
 
 
+def test_going_back_takes_the_last_until_a_step_and_leaves_none_behind_it(checkpoints: Checkpoints):
+    for step in (2, 4, 6):
+        save(checkpoints, step)
+    assert [one and one.step for one in (checkpoints.latest(until=until) for until in (1, 5, 6))] == [None, 4, 6]
+    checkpoints.drop_after(4)
+    assert steps(checkpoints) == [2, 4]
+    assert {path.name for path in checkpoints.folder.iterdir()} == {"step-000002", "step-000004"}
+    checkpoints.amend(4, tags=["mine"])
+    checkpoints.drop_after(2)
+    assert steps(checkpoints) == [2]
+    assert {path.name for path in checkpoints.folder.iterdir()} == {"step-000002", "left-1-step-000004"}
+
+
 def test_damaged_checkpoints_neither_count_nor_go_when_pruning(checkpoints: Checkpoints):
     for step in (1, 2, 3, 4):
         save(checkpoints, step)

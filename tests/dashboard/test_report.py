@@ -170,6 +170,22 @@ def test_the_verdict_is_the_last_measurement(write_run: WriteRun) -> None:
     assert all(figure in described for figure in expected.values())
 
 
+def test_what_the_run_got_over_stands_there_escaped_and_only_where_there_was_any(write_run: WriteRun) -> None:
+    folder = write_run()
+    assert "What it got over" not in reported(folder).source
+    events: list[Record] = [
+        {"kind": "health", "step": 9, "reason": PAYLOAD, "blocks": [64, 72]},
+        {"kind": "rollback", "step": 6, "from": 12, "to": 6, "reason": "the loss leapt to 9.000", "blocks": [48, 96]},
+        {"kind": "health", "blocks": "none"},
+    ]
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(event) + "\n" for event in events)
+    page = reported(folder)
+    assert "What it got over" in page.all("h3") and PAYLOAD not in page.source
+    for cell in ("update left out", "64 to 71", "went back from step 12", "the loss leapt to 9.000", "48 to 95"):
+        assert cell in page.all("td")
+
+
 def test_the_charts_hold_the_records(write_run: WriteRun) -> None:
     charts = {chart["title"]: chart for chart in reported(write_run()).data["charts"]}
     assert list(charts) == [

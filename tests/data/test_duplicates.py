@@ -230,6 +230,8 @@ def many(documents: int, folder: Path, alike: int) -> list[Path]:
 
 
 def check_memory(documents: int, memory_bytes: int, folder: Path) -> None:
+    (first := folder / "first").mkdir()
+    find(many(100, first, alike=10), first, 0.8, memory_bytes)  # what is imported now counts no longer
     files = many(documents, folder, alike=10)
     found = []
     used = peak(lambda: found.append(find(files, folder, 0.8, memory_bytes)))

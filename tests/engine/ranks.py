@@ -129,6 +129,22 @@ def poisoned(kind: str, world: World) -> bool:
     return not result.applied and all(torch.equal(before[name], after[name]) for name in before)
 
 
+def leapt(kind: str, world: World) -> list[bool]:
+    """Which steps are made, by every rank alike, below, at and above the loss that the whole batch has."""
+    at = engine(kind, "llama", "muon", world).step(shares(0, world), factor=1.0, step=0, seed=1).loss.item()
+    made = []
+    for limit in (at - 1e-4, at, at + 1e-4):
+        one = engine(kind, "llama", "muon", world)
+        before = weights(one)
+        result = one.step(shares(0, world), factor=1.0, step=0, seed=1, limit=limit)
+        after = weights(one)
+        same = all(torch.equal(before[name], after[name]) for name in before)
+        assert not world.main or same is not result.applied, "all of the update or nothing of it"
+        assert result.applied is bool(world.agreed(result.applied))
+        made.append(result.applied)
+    return made
+
+
 def scored(kind: str, world: World) -> list[float]:
     """The held-out loss, each rank on its own rows, between two steps, whose second is that of an unmeasured run."""
     one = engine(kind, "gpt2", "adamw", world)
@@ -190,6 +206,7 @@ def main(folder: Path) -> None:
             found[f"{kind}-masked"] = masked(kind, world)
             found[f"{kind}-scored"] = scored(kind, world)
             found[f"{kind}-poisoned"] = poisoned(kind, world)
+            found[f"{kind}-leapt"] = leapt(kind, world)
         if world.size > 1:
             found["exchanged"] = not world.any(not exchanged(world))
         if world.main:

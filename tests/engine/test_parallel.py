@@ -83,6 +83,11 @@ def test_a_rank_without_targets_takes_part(found, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_loss_above_the_limit_changes_no_weight_of_any_rank(found, kind):
+    assert found[0][f"{kind}-leapt"] == found[1][f"{kind}-leapt"] == [False, True, True]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_held_out_text_is_shared_out_and_leaves_the_next_step_alone(found, kind):
     (one, one_after), (two, two_after) = (side[f"{kind}-scored"] for side in found)
     assert two == pytest.approx(one, **NEAR)

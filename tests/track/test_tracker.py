@@ -65,6 +65,15 @@ def test_opening_drops_a_half_written_last_line_only(tmp_path: Path):
     assert lines(path) == [{"step": 1}, {"step": 2}, {"step": 3}]
 
 
+def test_a_step_that_was_left_out_belongs_to_its_step_and_a_rollback_to_what_comes_next(tmp_path: Path):
+    log = JsonLines(tmp_path / "log.jsonl")
+    for kind, step in (("train", 1), ("rollback", 1), ("health", 2), ("train", 3)):
+        log.log({"kind": kind, "step": step})
+    for step, left in ((2, 3), (1, 1)):
+        log.truncate_after(step)
+        assert len(lines(log.path)) == left
+
+
 @pytest.mark.parametrize("rubbish", [b"\x00\x00\n", b"[1]\n", b'{"step": "two"}\n', b"\xff\n"])
 def test_truncation_stops_at_what_is_no_record(tmp_path: Path, rubbish: bytes):
     path = tmp_path / "log.jsonl"

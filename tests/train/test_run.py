@@ -241,16 +241,16 @@ def test_a_prompt_longer_than_the_context_is_refused_before_training(tiny):
         train(Recipe.load(tiny(), [f"samples.prompts=[{'peace ' * 50}]"]))
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tiny, monkeypatch):
+def test_a_run_that_learns_nothing_from_its_steps_ends_and_keeps_the_last_checkpoint(tiny, monkeypatch):
     recipe = Recipe.load(tiny())
     real = NativeEngine.step
 
     def poisoned(self: NativeEngine, batches: Any, *, step: int, **rest: Any) -> Any:
         result = real(self, batches, step=step, **rest)
-        return dataclasses.replace(result, applied=False) if step == 15 else result
+        return dataclasses.replace(result, applied=False) if step >= 15 else result
 
     monkeypatch.setattr(NativeEngine, "step", poisoned)
-    with pytest.raises(UserError, match="stopped being a number at step 16"):
+    with pytest.raises(UserError, match="at step 18, the last of 3 updates left out in a row; going back did not help"):
         train(recipe)
     assert [path.name for path in sorted((recipe.folder / "checkpoints").iterdir())] == ["step-000006", "step-000012"]
     assert (recipe.folder / "report.html").exists()

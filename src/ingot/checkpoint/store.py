@@ -79,9 +79,13 @@ class Checkpoints:
                 self.damaged.append(damage)
         return found
 
-    def latest(self, part: str = "") -> Checkpoint | None:
-        """The last checkpoint that is whole (or whose `part` is); damaged ones go to `damaged` and stay as they are."""
-        return self._first_whole(reversed(self.all()), part)
+    def latest(self, part: str = "", *, until: int | None = None) -> Checkpoint | None:
+        """The last checkpoint, or the last `until` a step, that is whole (or whose `part` is).
+
+        Damaged ones go to `damaged` and stay as they are.
+        """
+        asked = [checkpoint for checkpoint in self.all() if until is None or checkpoint.step <= until]
+        return self._first_whole(reversed(asked), part)
 
     def best(self, part: str = "") -> Checkpoint | None:
         """The whole checkpoint (or whose `part` is whole) with the lowest validation loss; None without such a loss."""
@@ -125,10 +129,16 @@ class Checkpoints:
         kept = {checkpoint.path for checkpoint in whole[-max(1, latest) :] + _by_validation(whole)[:1]}
         for checkpoint in whole:
             if checkpoint.path not in kept and not checkpoint.manifest.tags:
-                # Renamed first: a kill between here and the end leaves rubbish to sweep, not half a checkpoint.
-                rubbish = checkpoint.path.with_name(f"{DRAFT}{checkpoint.path.name}")
-                checkpoint.path.rename(rubbish)
-                shutil.rmtree(rubbish, ignore_errors=True)
+                _remove(checkpoint)
+
+    def drop_after(self, step: int) -> None:
+        """Remove all checkpoints behind `step`, from which the run goes on in another way; tagged ones move aside."""
+        for checkpoint in self.all():
+            if checkpoint.step > step:
+                if checkpoint.manifest.tags:
+                    _make_room(checkpoint.path, "left")
+                else:
+                    _remove(checkpoint)
 
     def _counts(self, checkpoint: Checkpoint) -> bool:
         if checkpoint.path in self._distrusted or (self._saved is not None and checkpoint.step > self._saved):
@@ -155,17 +165,24 @@ class Checkpoints:
             shutil.rmtree(draft, ignore_errors=True)
 
 
+def _remove(checkpoint: Checkpoint) -> None:
+    # Renamed first: a kill between here and the end leaves rubbish to sweep, not half a checkpoint.
+    rubbish = checkpoint.path.with_name(f"{DRAFT}{checkpoint.path.name}")
+    checkpoint.path.rename(rubbish)
+    shutil.rmtree(rubbish, ignore_errors=True)
+
+
 def _by_validation(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
     """Those with a validation loss, the lowest first, the earlier of two equal ones first."""
     measured = [checkpoint for checkpoint in checkpoints if "validation" in checkpoint.manifest.losses]
     return sorted(measured, key=lambda checkpoint: (checkpoint.manifest.losses["validation"], checkpoint.step))
 
 
-def _make_room(folder: Path) -> None:
-    """Move what lies at `folder`, which is damaged, to the first free name such as `damaged-1-step-000500`."""
+def _make_room(folder: Path, why: str = "damaged") -> None:
+    """Move what lies at `folder` to the first free name such as `damaged-1-step-000500`."""
     number = 1
     while folder.exists():
-        aside = folder.with_name(f"damaged-{number}-{folder.name}")
+        aside = folder.with_name(f"{why}-{number}-{folder.name}")
         if not aside.exists():
             folder.rename(aside)
         number += 1

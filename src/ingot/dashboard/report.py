@@ -44,6 +44,7 @@ def render(run: RunRecord) -> str:
         "figures": sections.figures(run),
         "extent": escape(sections.extent(run)),
         "measurements": sections.measurements(run),
+        "health": sections.health(run),
         "samples": sections.samples(run),
         "corpus": corpus(run),
         "recipe": sections.recipe(run),

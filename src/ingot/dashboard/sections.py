@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
-from ingot.dashboard.markup import count, entries, mapping, row, tokens
+from ingot.dashboard.markup import count, entries, mapping, row, table, tokens
 from ingot.dashboard.run import Record, RunRecord, flatten, number
 from ingot.dashboard.series import spread
 from ingot.dashboard.text import DASH, compact, duration, escape, plain, setting
@@ -91,6 +91,26 @@ def measurements(run: RunRecord) -> str:
         for record in chosen
     ]
     return "\n".join(rows) or row("none yet", [])
+
+
+def health(run: RunRecord) -> str:
+    """The updates that were left out and the ways back, as a table; nothing where there were none."""
+    rows = []
+    for record in run.records:
+        if record.get("kind") not in ("health", "rollback"):
+            continue
+        back = record["kind"] == "rollback"
+        what = f"went back from step {count(record.get('from'))}" if back else "update left out"
+        why, skipped = str(record.get("reason", DASH)), _span(record.get("blocks"))
+        rows.append(row(count(record.get("step")), [what, why, skipped]))
+    chosen = [rows[place] for place in spread(len(rows), TABLE_ROWS)]
+    return f"<h3>What it got over</h3>\n{table(['step', 'what', 'why', 'rows skipped'], chosen)}" if rows else ""
+
+
+def _span(blocks: Any) -> str:
+    """The blocks [first, end) of the order as text."""
+    first, end = map(number, blocks) if isinstance(blocks, list) and len(blocks) == 2 else (math.nan, math.nan)
+    return f"{count(first)} to {count(end - 1)}" if end > first else DASH
 
 
 def samples(run: RunRecord) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,7 +28,8 @@ class StepResult:
     head_rows: int
     """tokens of the vocabulary that a target was compared with"""
     applied: bool
-    """False: the loss or the gradient was no number, and neither weights nor optimizer have changed"""
+    """False: the loss or the gradient was no number, or the loss above the limit; neither weights nor optimizer have
+    changed"""
     overflow: bool = False
     """not applied only because fp16's loss scale was too large, which it is no longer: no fault of the data"""
     uncompiled: str = ""
@@ -51,9 +53,16 @@ class Engine(Protocol):
         """Go on with the model as it was before `compile`."""
 
     def step(
-        self, batches: Sequence[TokenBatch], *, factor: float, step: int, seed: int, candidates: int = 0
+        self,
+        batches: Sequence[TokenBatch],
+        *,
+        factor: float,
+        step: int,
+        seed: int,
+        candidates: int = 0,
+        limit: float = math.inf,
     ) -> StepResult:
-        """One update from this rank's `batches`, at `factor` of the peak rate.
+        """One update from this rank's `batches`, at `factor` of the peak rate; none where the loss is above `limit`.
 
         The loss is the mean over the target tokens of all batches of all ranks; with `candidates` the vocabulary is
         sampled. All that is random is a function of (seed, step, rank), so no random state needs keeping.

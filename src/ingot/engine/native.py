@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -83,22 +84,31 @@ class NativeEngine:
         self._strategy.uncompile(self._loss_model)
 
     def step(
-        self, batches: Sequence[TokenBatch], *, factor: float, step: int, seed: int, candidates: int = 0
+        self,
+        batches: Sequence[TokenBatch],
+        *,
+        factor: float,
+        step: int,
+        seed: int,
+        candidates: int = 0,
+        limit: float = math.inf,
     ) -> StepResult:
-        """One update from this rank's `batches`, at `factor` of the peak rate.
+        """One update from this rank's `batches`, at `factor` of the peak rate; none where the loss is above `limit`.
 
         Where the compiled model fails, alone, the step is made without it, and so are all that follow.
         """
         try:
-            return self._step(batches, factor, step, seed, candidates)
+            return self._step(batches, factor, step, seed, candidates, limit)
         except Exception as error:
             if not self._compiled or self.world.size > 1 or is_out_of_memory(error):
                 raise
             self.uncompile()
             self.model.zero_grad(set_to_none=True)
-            return replace(self._step(batches, factor, step, seed, candidates), uncompiled=reason(error))
+            return replace(self._step(batches, factor, step, seed, candidates, limit), uncompiled=reason(error))
 
-    def _step(self, batches: Sequence[TokenBatch], factor: float, step: int, seed: int, candidates: int) -> StepResult:
+    def _step(
+        self, batches: Sequence[TokenBatch], factor: float, step: int, seed: int, candidates: int, limit: float
+    ) -> StepResult:
         torch.manual_seed((seed * 1_000_003 + step * 1_009 + self.world.rank) % 2**63)
         targets = int(self.world.sum(torch.tensor(sum(batch.target_count for batch in batches))))
         loss = torch.zeros((), device=self.world.device)
@@ -110,7 +120,7 @@ class NativeEngine:
             loss += share.detach()
         self.world.sum(loss)
         norm = self._clip()
-        applied = bool(torch.isfinite(loss + norm))
+        applied = bool(torch.isfinite(loss + norm)) and loss.item() <= limit  # both summed up: the same on every rank
         overflow = self._scaler.overflowed(loss.item(), norm.item())
         if applied:
             set_rate(self.optimizer, factor, step)

@@ -17,6 +17,7 @@ from ingot.files import disk_errors
 from ingot.track.tracking import Mirror, Say, Tracking
 
 METRICS = "metrics.jsonl"
+OF_A_STEP = ("train", "health")  # kinds of record of which each step leaves one: made, or left out
 
 
 class JsonLines:
@@ -47,7 +48,7 @@ class JsonLines:
                     raise
 
     def truncate_after(self, step: int) -> None:
-        """Drop everything from the first record on that came after the training record of `step`, or is no record.
+        """Drop everything from the first record on that came after the record of `step` itself, or is no record.
 
         Evaluations and samples of `step` itself go, too: the run that goes on makes them again.
         """
@@ -109,7 +110,7 @@ class Tracker:
             self._tell(lambda mirror: mirror.log(record))
 
     def truncate_after(self, step: int) -> None:
-        """Forget all that came after the training record of `step`, before a run goes on from there."""
+        """Forget all that came after the record of `step` itself, before a run goes on from there."""
         if self._lines:
             self._lines.truncate_after(step)
             self._tell(lambda mirror: mirror.rewind(step))
@@ -148,7 +149,7 @@ def _is_record_until(line: bytes, step: int) -> bool:
     """Whether `line` is a whole record of a time before `step` ended: one without a step is of any time."""
     try:
         record = json.loads(line)
-        began = record.get("step", -1) - (record.get("kind") == "train")
+        began = record.get("step", -1) - (record.get("kind") in OF_A_STEP)
         return line.endswith(b"\n") and began < step
     except (ValueError, TypeError, AttributeError):
         return False

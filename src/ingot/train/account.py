@@ -37,9 +37,7 @@ def begin_records(parts: Parts, rows: list[str]) -> bool:
     """
     whole = parts.found is not None and "held_out" in parts.found.manifest.losses
     if not whole:
-        parts.tracker.truncate_after(parts.state.step)
-        if parts.samples:
-            parts.samples.truncate_after(parts.state.step)
+        take_back(parts)
     parts.tracker.follow(parts.recipe.track, parts.meter.say)
     parts.tracker.log(
         {
@@ -59,6 +57,32 @@ def begin_records(parts: Parts, rows: list[str]) -> bool:
         }
     )
     return whole
+
+
+def take_back(parts: Parts) -> None:
+    """Forget what was recorded after the step at which the run stands."""
+    parts.tracker.truncate_after(parts.state.step)
+    if parts.samples:
+        parts.samples.truncate_after(parts.state.step)
+
+
+def record_rollback(parts: Parts) -> None:
+    """Take back what was recorded after the checkpoint that the run has gone back to, and record and say that it has.
+
+    That takes back earlier rollbacks to the same checkpoint, too, so they are recorded again.
+    """
+    take_back(parts)
+    state = parts.state
+    for rollback in state.rollbacks:
+        if rollback["to"] >= state.step:
+            parts.tracker.log({"kind": "rollback", "step": state.step, **rollback})
+    last = state.rollbacks[-1]
+    (first, end), slower = last["blocks"], f", at ×{state.rate:g} of the rate" if state.rate != 1 else ""
+    time = f"{len(state.rollbacks)} of {parts.recipe.health.rollbacks} times"
+    parts.meter.say(
+        f"went back from step {last['from']:,} to the checkpoint of step {state.step:,} ({time}); what was read since, "
+        f"blocks {first:,} to {end - 1:,}, is skipped{slower}"
+    )
 
 
 def close(parts: Parts, complete: bool, timetable: Timetable | None) -> None:

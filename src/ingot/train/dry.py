@@ -76,7 +76,8 @@ def _slice(recipe: Recipe, folder: Path, say: Say) -> tuple[Tokenizer, TokenCach
     tokenizer = recipe.tokenizer_from(recipe.start_folder())
     if tokenizer.text_bytes:
         tokenizer = tokenizer.model_copy(update={"train_bytes": min(tokenizer.text_bytes, SLICE)})
-    made, cache = prepare(sources, recipe.data.held_out, tokenizer, folder, say, clean=recipe.data.clean, workers=1)
+    # What `prepare` advises on the size of the text would be about the slice.
+    made, cache = prepare(sources, recipe.data.held_out, tokenizer, folder, clean=recipe.data.clean, workers=1)
     say(f"data: {cache.train.tokens:,} tokens in {cache.train.documents:,} documents of the slice")
     return made, cache
 

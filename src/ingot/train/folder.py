@@ -17,7 +17,7 @@ from ingot.recipe import Recipe
 
 # What may differ between the command that began a run and the one that goes on with it: it changes how a run is
 # watched, kept or computed, or how long it lasts, but not what it is.
-FREE = {"runs", "cache", "evaluation", "early_stopping", "samples", "parallel", "memory", "track"}
+FREE = {"runs", "cache", "evaluation", "early_stopping", "health", "samples", "parallel", "memory", "track"}
 FREE_IN_TRAIN = {"duration", "settled", "precision", "compile", "save_every", "keep"}
 
 

@@ -108,6 +108,13 @@ class Meter:
         self._look_at_machine(state)
         self._show(state, factor)
 
+    def left_out(self, state: State, reason: str, *, loss: float, norm: float, first: int) -> None:
+        """Record the step that `state` stands behind, whose update was not applied; its blocks begin with `first`."""
+        record = {"kind": "health", "step": state.step, "tokens": state.tokens, "loss": loss, "gradient_norm": norm}
+        record |= {"seconds": state.seconds, "reason": reason, "blocks": [first, state.blocks]}
+        self.tracker.log(record)
+        self.say(f"step {state.step:>6,}  {reason}: the update was left out")
+
     def validation(self, state: State, result: HeldOutLoss, *, whole: bool) -> None:
         """Record a measurement on held-out text; `whole`: on all of it."""
         record: dict[str, Any] = {"kind": "validation", "step": state.step, "tokens": state.tokens, "loss": result.loss}

@@ -48,8 +48,6 @@ class Parts:
             tracker.check()
         self.checkpoints = Checkpoints(recipe.folder)
         self.found = self._latest()
-        for damaged in self.checkpoints.damaged:
-            self.meter.say(f"left alone, because it is damaged: {damaged}")
         self.origin = self._origin()
         self.live = live_text(recipe, self.origin, self.meter.say) if recipe.data.live else None
         self.tokenizer, self.cache = (self.live.tokenizer, self.live.cache) if self.live else self._data()
@@ -62,7 +60,7 @@ class Parts:
         self.precision = choose_precision(recipe.train.precision, self.arch, world, self.meter.say)
         self.meter.measure_against(self.arch, lambda: self.peak, Usage(world.device).read)
         self.engine = recipe.parallel.build(
-            self._model(),
+            self._model(self.found),
             recipe.optimizer,
             world,
             clip=recipe.train.clip,
@@ -73,16 +71,26 @@ class Parts:
         self.recipe = recipe = fitted(self.engine, recipe, self.arch, self.precision, self.meter.say, past=past)
         self.rows = LiveRows(recipe, self.live, world, self.meter.say) if self.live else Rows(recipe, self.cache, world)
         if self.found:
-            self._resume(self.found)
+            self.state = self._restored(self.found)
 
     @cached_property
     def peak(self) -> float:
         """The ceiling of a step here, in FLOP/s: measured when first asked for, which may be after the first step."""
         return matmul_peak(self.world.device, self.precision) * self.world.size
 
-    def _latest(self) -> Checkpoint | None:
+    def go_back(self, until: int) -> State | None:
+        """Put weights and optimizer back to the last checkpoint until a step; the state there. None: there is none."""
+        found = self._latest(until)
+        if not found:
+            return None
+        self.engine.load_weights(dict(self._model(found).named_parameters()))
+        return self._restored(found)
+
+    def _latest(self, until: int | None = None) -> Checkpoint | None:
         """The checkpoint to go on from: the main rank verifies and chooses, and all take the same."""
-        found = self.checkpoints.latest() if self.world.main else None
+        found = self.checkpoints.latest(until=until) if self.world.main else None
+        for damaged in self.checkpoints.damaged:
+            self.meter.say(f"left alone, because it is damaged: {damaged}")
         step = self.world.agreed(found.step if found else None)
         if self.world.main or step is None:
             return found
@@ -103,13 +111,13 @@ class Parts:
             return None
         return str(self.origin.parent if (self.origin.parent / MANIFEST).exists() else self.origin)
 
-    def _model(self) -> Decoder:
-        """The model with the weights that the run begins or goes on with; without memory on all ranks but the main."""
+    def _model(self, found: Checkpoint | None) -> Decoder:
+        """The model as in `found`, or as the run begins with it; without memory on all ranks but the main."""
         draw = torch.Generator().manual_seed(self.recipe.seed)
         with contextlib.nullcontext() if self.world.main else torch.device("meta"):
             model = Decoder(self.arch, init=self.recipe.init, generator=draw)
-        if self.world.main and self.found:
-            load_tensors(model, load_file(self.found.model / "model.safetensors"))
+        if self.world.main and found:
+            load_tensors(model, load_file(found.model / "model.safetensors"))
         elif self.world.main and self.origin:
             begin_from(self.origin, model, self.recipe, self.meter.say)
         recompute(model, self.recipe.memory.checkpoint_every)
@@ -149,10 +157,12 @@ class Parts:
                 what = f"a prompt has {tokens} tokens, and the model's context is {self.recipe.model.context}"
                 raise UserError(what, where="samples.prompts", mend="shorten it")
 
-    def _resume(self, found: Checkpoint) -> None:
-        state = load_state(found.path / "train")
-        self.engine.load_state(state["engine"])
-        self.state = State(**state["state"])
+    def _restored(self, found: Checkpoint) -> State:
+        """The state of the run in `found`, which the engine then has."""
+        kept = load_state(found.path / "train")
+        self.engine.load_state(kept["engine"])
+        state = State(**kept["state"])
         losses = found.manifest.losses
         if "held_out" in losses and "validation" in losses:  # measured after the save, and not again
-            self.state.hear(losses["validation"], self.recipe.early_stopping)
+            state.hear(losses["validation"], self.recipe.early_stopping)
+        return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from ingot.model.architecture import parameter_counts
 from ingot.model.decoder import Decoder
 from ingot.model.huggingface import save_model
 from ingot.recipe import Recipe
-from ingot.train.account import announce, begin_records, close, say_what_next
+from ingot.train.account import announce, begin_records, close, record_rollback, say_what_next
 from ingot.train.folder import begin, locked, set_aside
 from ingot.train.forecast import sized
 from ingot.train.loop import Loop, State
@@ -107,7 +108,7 @@ class Run:
         if parts.live and parts.found:
             loader.load_state(load_state(parts.found.path / "train")["data"])
         self.loader = loader
-        looks = self.save, self.evaluate, self.sample, parts.rows.epoch_blocks
+        looks = self.save, self.evaluate, self.sample, self.go_back, parts.rows.epoch_blocks
         loop = Loop(parts.recipe, timetable, parts.engine, loader, parts.meter, *looks)
         with loader, parts.meter.live(parts.recipe.name, parts.state.step, timetable.steps):
             try:
@@ -133,7 +134,7 @@ class Run:
             {"model": partial(self._write_model, model), "train": partial(save_state, state=training)},
             step=state.step,
             tokens=state.tokens,
-            losses={"train": state.loss},
+            losses={"train": state.loss} if math.isfinite(state.loss) else {},
             recipe=parts.recipe.to_dict(),
             code=ingot.__version__,
             parent=parts.parent(),
@@ -144,7 +145,20 @@ class Run:
             },
         )
         parts.tracker.keep(state.step, saved.model)
-        parts.checkpoints.keep(parts.recipe.train.keep)
+        if not state.refused:  # else the run may want to go back further than this one
+            parts.checkpoints.keep(parts.recipe.train.keep)
+
+    def go_back(self, state: State, reason: str) -> bool:
+        """Put the run back to its last good checkpoint, and past all that it read since; whether there is one."""
+        parts = self.parts
+        good = parts.go_back(state.updated_at)
+        if not good:
+            return False
+        state.go_back_to(good, reason, parts.recipe.health)
+        if parts.world.main:
+            parts.checkpoints.drop_after(state.step)
+        record_rollback(parts)
+        return True
 
     def evaluate(self, state: State, whole: bool) -> float | None:
         """The loss on held-out text, all of it or as much as the recipe says; it is noted at the checkpoint.

@@ -110,7 +110,7 @@ def warnings(report: Mapping[str, Any], vocabulary: int, asked: int | None) -> I
         yield f"the text gave a vocabulary of {vocabulary:,} tokens, not {asked:,}: it has no more pairs to merge"
     tokens = report["train"]["tokens"]
     fitting = max(512, tokens // SIGHTINGS)
-    if fitting < vocabulary:
+    if 2 * fitting <= vocabulary:  # a little too large is no harm
         seen = tokens / vocabulary
         yield (
             f"the text is small for a vocabulary of {vocabulary:,}: a token occurs {seen:,.0f} times on average; "
