@@ -77,14 +77,14 @@ def test_a_text_too_small_for_the_vocabulary_is_said(tmp_path: Path):
         (tmp_path / "a.txt").write_text(text)
         lines: list[str] = []
         source = Local(path=str(tmp_path / "a.txt"))
-        prepare([source], HeldOut(share=0), BPE(vocabulary=999), tmp_path / "cache", lines.append)
+        prepare([source], HeldOut(share=0), BPE(vocabulary=1200), tmp_path / "cache", lines.append)
         return "\n".join(lines)
 
     few = said("one two three. " * 20)
-    assert "not 999: it has no more pairs to merge" in few
+    assert "not 1,200: it has no more pairs to merge" in few
     assert "would suit it better" not in few  # a vocabulary that small is none to advise against
     many = said(" ".join(random.Random(1).choices(["".join(word) for word in product("abcdefghij", repeat=3)], k=9999)))
-    assert "the text is small for a vocabulary of 999" in many
+    assert "the text is small for a vocabulary of 1,200" in many
 
 
 @pytest.mark.parametrize("place", ["/dev/null/x", "file"])
