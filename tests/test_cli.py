@@ -9,8 +9,7 @@ import sys
 
 import pytest
 
-from ingot import cli
-from ingot.cli import run
+from ingot.cli import generating, run
 from ingot.errors import UserError
 from ingot.generate.generator import Generation
 from ingot.generate.sampling import Sampling
@@ -88,7 +87,9 @@ def test_a_generate_option_that_does_not_fit_is_not_sent_to_the_recipes(capsys):
 
 
 def test_generate_has_the_defaults_of_sampling():
-    defaults = {name: parameter.default for name, parameter in inspect.signature(cli.generate).parameters.items()}
+    defaults = {
+        name: parameter.default for name, parameter in inspect.signature(generating.generate).parameters.items()
+    }
     sampling = Sampling().model_dump()
     assert {name: defaults[name] for name in sampling} == sampling
 
@@ -114,13 +115,13 @@ class Echo:
     ],
 )
 def test_generate_writes_prompt_and_continuation(prompts, written, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_load_generator", lambda reference, runs: Echo())
+    monkeypatch.setattr(generating, "_load_generator", lambda reference, runs: Echo())
     assert run(["generate", "demo", *prompts]) == 0
     assert capsys.readouterr().out == written
 
 
 def test_a_prompt_that_is_refused_is_not_written(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_load_generator", lambda reference, runs: Echo())
+    monkeypatch.setattr(generating, "_load_generator", lambda reference, runs: Echo())
     assert run(["generate", "demo", "far too long"]) == 2
     assert capsys.readouterr() == ("", "ingot: the prompt is too long\n")
 

@@ -1,0 +1,32 @@
+"""`ingot bench`: this machine against its ceilings, and against peers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ingot.cli.app import family
+
+bench = family("bench", "Measure this machine against its ceilings, and against peers.")
+
+
+@bench.command(name="train", usage="Usage: ingot bench train [--seconds SECONDS]")
+def time_training(
+    seconds: Annotated[float, Parameter(help="time to measure for, all contenders together")] = 60.0,
+) -> None:
+    """Training throughput beside plain PyTorch and transformers, as shares of this machine's matmul peak."""
+    from ingot.bench.train import bench_train
+
+    bench_train(seconds)
+
+
+@bench.command(name="prepare", usage="Usage: ingot bench prepare [--megabytes MEGABYTES] [--rounds ROUNDS]")
+def time_preparing(
+    megabytes: Annotated[float, Parameter(help="text to prepare; below 64, ingot starts no second process")] = 120.0,
+    rounds: Annotated[int, Parameter(help="times that each contender prepares it")] = 3,
+) -> None:
+    """Making a token cache beside tiktoken, nanoGPT's way and tokenizers, and what reading it costs a step."""
+    from ingot.bench.prepare import bench_prepare
+
+    bench_prepare(megabytes, rounds)
