@@ -45,8 +45,7 @@ def neighbours() -> int:
 def cores() -> int:
     """How many cores are for this process: those it may run on, shared with those that a launcher started beside it."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    beside = int(environment("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(allowed // beside, int(environment("SLURM_CPUS_PER_TASK", str(allowed)))))
+    return max(1, min(allowed // neighbours(), int(environment("SLURM_CPUS_PER_TASK", str(allowed)))))
 
 
 def compile_into(folder: Path) -> None:
@@ -212,8 +211,7 @@ def _fresh(store: dist.Store, rank: int, size: int) -> dist.Store:
 def _own_gpu(number: int) -> torch.device:
     import torch
 
-    beside = int(environment("LOCAL_WORLD_SIZE", "1"))
-    if beside > (gpus := torch.cuda.device_count()):
+    if (beside := neighbours()) > (gpus := torch.cuda.device_count()):
         what = f"{beside} processes on this machine, and {gpus} {'GPU' if gpus == 1 else 'GPUs'}"
         raise UserError(what, where=socket.gethostname(), mend=f"start it with torchrun --nproc-per-node {gpus}")
     torch.cuda.set_device(number)

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 from ingot.errors import UserError
-from ingot.optim.muon import MuonAdamW, local, same_shape
-from ingot.optim.optimizer import BLOCK, PIECE, SMALL, STACK_NUMBERS, State
+from ingot.optim.muon import MuonAdamW, adamw_step, local
+from ingot.optim.optimizer import BLOCK, PIECE, SMALL, State
 
 if TYPE_CHECKING:
     from ingot.distributed import World
@@ -134,11 +133,8 @@ class Lean(MuonAdamW):
     def __init__(self, groups: Iterable[dict[str, Any]], world: World | None = None, *, state: State, offload: bool):
         super().__init__(groups, world)
         if offload and any(hasattr(parameter, "to_local") for parameter in self.param_groups[0]["params"]):
-            what, mend = (
-                "state that is shared out among GPUs is not moved off them",
-                "parallel=ddp or parallel=deepspeed",
-            )
-            raise UserError(what, where="optimizer.offload", mend=mend)
+            what = "state that is shared out among GPUs is not moved off them"
+            raise UserError(what, where="optimizer.offload", mend="parallel=ddp or parallel=deepspeed")
         self._offload = offload
         device = self.param_groups[0]["params"][0].device
         means: dict[State, tuple[Format, Format]] = {
@@ -167,29 +163,14 @@ class Lean(MuonAdamW):
         for rows in pieces(weights):
             step = done.clone()  # the kernel counts it up with every piece
             wide = mean.read(rows), square.read(rows)
-            adamw(
-                [weights[rows]],
-                [slopes[rows]],
-                [wide[0]],
-                [wide[1]],
-                [],
-                [step],
-                fused=group["fused"],
-                amsgrad=False,
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                lr=group["lr"],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                maximize=False,
-            )
+            adamw_step(group, [weights[rows]], [slopes[rows]], [wide[0]], [wide[1]], [step])
             mean.write(rows, wide[0], noise)
             square.write(rows, wide[1], SIXTEEN - 1 - noise)
         done += 1
 
     def _muon(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
         """Stack by stack, so that no more than one of them is wide at once."""
-        for indices in same_shape(parameters, STACK_NUMBERS * (self._world.size if self._world else 1)):
+        for indices in self._stacks(parameters):
             chosen = [parameters[index] for index in indices]
             kept = [self._kept(parameter, "momentum_buffer", self._mean) for parameter in chosen]
             at_rest = [dict(self.state[parameter]) for parameter in chosen]

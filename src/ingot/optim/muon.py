@@ -57,8 +57,7 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
     def _muon(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        size = self._world.size if self._world else 1
-        for indices in same_shape(parameters, STACK_NUMBERS * size):
+        for indices in self._stacks(parameters):
             shape = parameters[indices[0]].shape
             chosen = [parameters[index] for index in indices]
             weights, slopes = local(chosen), local(gradients[index] for index in indices)
@@ -84,22 +83,18 @@ class MuonAdamW(torch.optim.Optimizer):
             if "step" not in self.state[parameter]:
                 place = parameter.device if group["fused"] else "cpu"  # the fused kernel counts beside the weights
                 self.state[parameter]["step"] = torch.zeros((), dtype=torch.float32, device=place)
-        adamw(
+        adamw_step(
+            group,
             local(parameters),
             local(gradients),
             local(self._state(parameter, "exp_avg") for parameter in parameters),
             local(self._state(parameter, "exp_avg_sq") for parameter in parameters),
-            [],
             [self.state[parameter]["step"] for parameter in parameters],
-            fused=group["fused"],
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
         )
+
+    def _stacks(self, parameters: list[Tensor]) -> Iterator[list[int]]:
+        """Indices of `parameters` that are made orthogonal together: what each rank gets of them is of one size."""
+        return same_shape(parameters, STACK_NUMBERS * (self._world.size if self._world else 1))
 
     def _state(self, parameter: Tensor, name: str) -> Tensor:
         """A running mean of `parameter`, which begins at zero."""
@@ -107,6 +102,33 @@ class MuonAdamW(torch.optim.Optimizer):
         if name not in state:
             state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         return state[name]
+
+
+def adamw_step(
+    group: dict[str, Any],
+    weights: list[Tensor],
+    gradients: list[Tensor],
+    means: list[Tensor],
+    squares: list[Tensor],
+    steps: list[Tensor],
+) -> None:
+    """One step of AdamW in place, by the settings of `group`; `steps`, those done of each weight, are counted up."""
+    adamw(
+        weights,
+        gradients,
+        means,
+        squares,
+        [],
+        steps,
+        fused=group["fused"],
+        amsgrad=False,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        maximize=False,
+    )
 
 
 def orthogonalize(matrix: Tensor, rounds: int = 5, dtype: torch.dtype | None = None) -> Tensor:
