@@ -217,7 +217,7 @@ def _blamed(cls: type[Config], values: Any, mistake: Mapping[str, Any], override
     keys = {assignment: assignment.partition("=")[0].split(".") for assignment in overrides}
     for assignment, key in reversed(keys.items()):
         if key == path[: len(key)]:
-            return f"command line: {': '.join([assignment, '.'.join(path[len(key) :])])}".removesuffix(": ")
+            return f"command line: {assignment if key == path else '.'.join(path)}"
     try:
         cls.model_validate(values)
     except ValidationError as error:
@@ -290,6 +290,8 @@ def explain(cls: type[Config], prefix: str = "", within: frozenset[type[Config]]
         path = f"{prefix}{name}"
         inner = config_class(field.annotation)
         default = "" if inner else "needed" if field.is_required() else yaml_word(field.get_default())
+        if field.default_factory_takes_validated_data:  # by the other keys: the meaning says how
+            default = ""
         shape = typing.get_origin(field.annotation)
         listed = ".0" if inner and shape in (list, tuple) else ""
         yield Key(path, _type_name(field.annotation), default, meanings.get(name, ""))

@@ -8,7 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ingot.data.build.report import count, remarks, size
+from ingot.data.blocks import blocks_of, remarks
+from ingot.data.build.report import count, size
+from ingot.data.build.report import remarks as dropped_and_cut
 from ingot.data.cache import VIEWS, TokenCache
 from ingot.data.live.prepare import prepare_live
 from ingot.data.prepare import prepare as prepare_data
@@ -27,13 +29,19 @@ def prepare(recipe: Recipe) -> TokenCache:
         return live.cache
     _, cache = prepare_data(data.sources, data.held_out, tokenizer, recipe.cache, console.print, clean=data.clean)
     _show(cache, console)
+    if cache.train.masked:  # the context says how conversations are cut, and that is part of what went in
+        blocks = blocks_of(cache, recipe.model.context, data.packing, apart=bool(recipe.weights))
+        for line in remarks(cache, blocks):
+            console.print(line)
     return cache
 
 
 def _show(cache: TokenCache, console: Console) -> None:
     """The data report as a table, and in lines what does not fit into one."""
     report = cache.report
-    table = Table("source", *("files", "text", "documents", "held out", "tokens", "bytes a token", "share"), box=None)
+    table = Table(
+        "source", *("files", "text", "documents", "held out", "tokens", "bytes a token", "of all tokens"), box=None
+    )
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
@@ -48,7 +56,7 @@ def _show(cache: TokenCache, console: Console) -> None:
             console.print(f"text field of {source['name']}: {' and '.join(map(repr, source['fields']))}")
         if source["limited"]:
             console.print(f"{source['name']}: taken up to its limit")
-    for line in remarks(report):
+    for line in dropped_and_cut(report):
         console.print(line)
     documents = sum(report[view]["documents"] for view in VIEWS)
     dropped = sum(entry["count"] for entry in report["dropped"].values())

@@ -96,7 +96,7 @@ class Hub(Source, name="hub"):
     @classmethod
     def _is_a_name(cls, value: str) -> str:
         if value not in CORPORA and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
-            raise ValueError(f"there is no corpus {value!r}; {nearest(value, CORPORA)}, or owner/name on the hub")
+            raise ValueError(f"there is no corpus {value!r} (a dataset is owner/name); {nearest(value, CORPORA)}")
         return value
 
     @property
@@ -125,7 +125,7 @@ class Hub(Source, name="hub"):
         except Unreachable as error:
             if not self.fallback:
                 raise
-            say(str(error))
+            say(f"{error.where}: {error.what}; a fallback is looked for")
             reason = error
         for source in self.fallback:
             try:

@@ -171,14 +171,17 @@ class Conversations(FileSource, name="conversations"):
 
 
 def _files_at(place: str) -> list[Path]:
-    """The readable files of a folder and all below it; a file; or those of a glob."""
+    """The readable files of a folder and all below it; a file; or those of a glob. Raises UserError for nothing."""
     path = Path(place).expanduser()
     if path.is_dir():
         below = (file for file in path.rglob("*") if readable(file) and file.is_file())
         return [file for file in below if not _is_hidden(file.relative_to(path))]
     if path.exists():
         return [path]
-    return [file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file()]
+    if found := glob.glob(str(path), recursive=True):
+        return [file for file in map(Path, found) if file.is_file()]
+    below = "" if path.is_absolute() else f" in {Path.cwd()}"
+    raise UserError(f"there is no such file or folder{below}", where=place, mend=f"give {known()}")
 
 
 def _files_of(package: str, pattern: str) -> list[Path]:

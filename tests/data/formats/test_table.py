@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -36,7 +37,20 @@ def test_the_text_field_is_found_by_itself(tmp_path: Path, pack, packing: str, r
     tree = pack(tmp_path / f"a.json{packing}", json.dumps(records).encode())
     for path in (lines, tree):
         assert formats.parts(path)[0].field == field
-        assert formats.parts(path, "named")[0].field == "named"
+
+
+def test_a_field_that_is_named_has_to_be_in_some_record_at_the_head(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a"}\n{"question": "b", "answer": "c"}\n')
+    assert [formats.parts(path, named)[0].field for named in ("answer", "question+answer")] == [
+        "answer",
+        "question+answer",
+    ]
+    for named in ("txt", "text+answer"):
+        with pytest.raises(UserError, match=rf"no record has the field '{re.escape(named)}'; the records have: answer"):
+            formats.parts(path, named)
+    path.write_text("not JSON")  # reading will say what is wrong
+    assert formats.parts(path, "named")[0].field == "named"
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv"])

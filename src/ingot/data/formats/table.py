@@ -54,12 +54,12 @@ class Rows(ABC):
         """`named`, or the field that holds the text of the most records at the head, the preferred one among equals.
 
         Without any such field, the one, or several joined by `+`, that make conversations of the most. Raises
-        UserError where there are records and none has either. A head without any record settles for the most
-        preferred field: reading will say what is wrong with each record.
+        UserError where there are records and none has either, or the one that is named. A head without any record
+        settles for the most preferred field: reading will say what is wrong with each record.
         """
-        if named:
-            return named
         head = self._head()
+        if named:
+            return self._had(named, head)
         texts = Counter(name for row in head for name in TEXT_FIELDS if _says_something(row.get(name)))
         if texts or not any(head):
             return max(TEXT_FIELDS, key=lambda name: texts[name])
@@ -71,16 +71,22 @@ class Rows(ABC):
     def shape(self, named: str = "") -> str:
         """`named`, or the field or fields that make conversations of the most records at the head, by `recognise`.
 
-        Raises UserError where there are records and none of them is a conversation.
+        Raises UserError where there are records and none of them is a conversation, or has the field that is named.
         """
-        if named:
-            return named
         head = self._head()
+        if named:
+            return self._had(named, head)
         if (shape := _shape(head)) or not any(head):
             return shape or LISTS[0]
         what = f"no conversations were found (looked for {', '.join(LISTS)} and pairs such as question+answer)"
         mend = "name the field that holds the messages, field=…, or those of request and answer, field=…+…"
         raise UserError(f"{what}; {_names(head)}", where=self.name, mend=mend)
+
+    def _had(self, named: str, head: Sequence[dict[str, Any]]) -> str:
+        """The field `named`, or several joined by `+`, once some record was seen to have them, or none was seen."""
+        if any(head) and not any(all(name in row for name in named.split("+")) for row in head):
+            raise UserError(f"no record has the field {named!r}", where=self.name, mend=f"{_names(head)}")
+        return named
 
     def _head(self) -> list[dict[str, Any]]:
         """The first records that have fields."""
