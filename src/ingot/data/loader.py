@@ -19,7 +19,7 @@ from torch import Tensor
 from ingot.data.blocks import Blocks, copy_tokens
 from ingot.data.cache import TokenView
 from ingot.data.order import Order
-from ingot.model.loss import IGNORED
+from ingot.model.objective import IGNORED
 
 Request = tuple[int, int, int]  # blocks [first, end) in rows of a length
 

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ingot.model.objective import CHUNK_LOGITS, CHUNK_LOGITS_ELSEWHERE
+from ingot.model.objective import CHUNK_LOGITS, CHUNK_LOGITS_ELSEWHERE, IGNORED
 
 FP16_ROOM = 64.0  # how much smaller the factors of a sum over rows are made where the product is kept in fp16
-IGNORED = -100  # a target without loss, as in torch.nn.functional.cross_entropy
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ingot.config import Choice
 if TYPE_CHECKING:
     from torch import Tensor
 
+IGNORED = -100  # a target without loss, as in torch.nn.functional.cross_entropy
 CHUNK_LOGITS = 8 * 2**20  # logits that exist at once on a CPU: 32 MiB in float32, near the caches
 CHUNK_LOGITS_ELSEWHERE = 128 * 2**20  # an accelerator needs more rows to be busy
 

@@ -6,7 +6,6 @@ import json
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -39,39 +38,45 @@ class Unsuited(Exception):
     """This encoder can't stand in for this tokenizer."""
 
 
-@cache
-def doubtful() -> NDArray[np.bool_]:
-    """Code points (0x110000,) on which two libraries may differ: assigned by the newest Unicode only, or by none."""
-    table = np.zeros(0x110000, bool)
-    table[IDEOGRAPHS:] = True
-    for asked in ASKED:
-        new = (unicodedata.category(chr(point)) == "Cn" for point in asked)
-        table[asked.start : asked.stop] = np.fromiter(new, bool, len(asked))
-    for first, last in UNICODE_17:
-        table[first : last + 1] = True
-    return table
+def is_doubtful(point: int) -> bool:
+    """Whether two libraries may differ on a code point: it is assigned by the newest Unicode only, or by none."""
+    if point >= IDEOGRAPHS or any(first <= point <= last for first, last in UNICODE_17):
+        return True
+    return any(point in asked for asked in ASKED) and unicodedata.category(chr(point)) == "Cn"
 
 
-def holds_doubtful(text: str) -> bool:
-    """Whether `text` holds a character on which libraries may differ. Raises UnicodeEncodeError for half a pair."""
-    if text.isascii():
-        return False
-    points = np.frombuffer(text.encode("utf-32-le"), "<u4")
-    return bool(doubtful()[points[points >= ALL_KNOWN]].any())
+class Doubts:
+    """Finds texts on which libraries may differ, and remembers what it has learnt of each character that it met."""
+
+    def __init__(self) -> None:
+        self._known = np.zeros(0x110000, np.int8)  # by code point: 0 not asked yet, 1 no doubt, 2 doubtful
+        self._known[:ALL_KNOWN] = 1
+
+    def arise(self, text: str) -> bool:
+        """Whether `text` holds a doubtful character. Raises UnicodeEncodeError for half a surrogate pair."""
+        if text.isascii():
+            return False
+        points = np.frombuffer(text.encode("utf-32-le"), "<u4")
+        known = self._known[points]
+        if not known.all():
+            new = np.unique(points[known == 0])
+            self._known[new] = [1 + is_doubtful(point) for point in new.tolist()]
+            known = self._known[points]
+        return bool((known == 2).any())
 
 
 class Fast(ABC):
     """Encodes texts one by one with `_read`; those on which libraries may differ, with the tokenizer itself."""
 
     def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
+        self._tokenizer, self._doubts = tokenizer, Doubts()
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """As `Encoder` says."""
         slowly: set[int] = set()
         try:
-            if holds_doubtful("".join([text for text in texts if not text.isascii()])):
-                slowly = {place for place, text in enumerate(texts) if holds_doubtful(text)}
+            if self._doubts.arise("".join([text for text in texts if not text.isascii()])):
+                slowly = {place for place, text in enumerate(texts) if self._doubts.arise(text)}
         except UnicodeEncodeError:
             refuse_surrogates(texts)
         found = [self._slowly(text) if place in slowly else self._read(text) for place, text in enumerate(texts)]

@@ -49,8 +49,10 @@ def _byte_level(steps: Steps) -> Spell:
     alphabet = byte_alphabet()
 
     def spell(name: str) -> bytes:
-        found = [alphabet.get(character) for character in name]
-        return name.encode() if None in found else bytes(byte for byte in found if byte is not None)
+        try:
+            return bytes(map(alphabet.__getitem__, name))
+        except KeyError:
+            return name.encode()
 
     return spell
 

@@ -20,7 +20,7 @@ from ingot.data.live.slot import Slot
 from ingot.data.loader import Collect, TokenBatch, micro_batches
 from ingot.data.mix import Mixture
 from ingot.errors import UserError
-from ingot.model.loss import IGNORED
+from ingot.model.objective import IGNORED
 
 Say = Callable[[str], None]
 
