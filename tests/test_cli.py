@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from ingot.chat.context import DEFAULTS
 from ingot.cli import generating, run
+from ingot.cli.sampling import ChatOptions, SamplingOptions
 from ingot.errors import UserError
-from ingot.generate.generator import Generation
 from ingot.generate.sampling import Sampling
+from ingot.generate.token import Generation
 from ingot.train.stop import Stopped
 
 
@@ -87,11 +89,8 @@ def test_a_generate_option_that_does_not_fit_is_not_sent_to_the_recipes(capsys):
 
 
 def test_generate_has_the_defaults_of_sampling():
-    defaults = {
-        name: parameter.default for name, parameter in inspect.signature(generating.generate).parameters.items()
-    }
-    sampling = Sampling().model_dump()
-    assert {name: defaults[name] for name in sampling} == sampling
+    assert SamplingOptions().sampling("generate") == Sampling()
+    assert ChatOptions().sampling("chat") == Sampling(**DEFAULTS)
 
 
 class Echo:
@@ -115,13 +114,13 @@ class Echo:
     ],
 )
 def test_generate_writes_prompt_and_continuation(prompts, written, monkeypatch, capsys):
-    monkeypatch.setattr(generating, "_load_generator", lambda reference, runs: Echo())
+    monkeypatch.setattr(generating, "_load", lambda reference, runs, quantize: SimpleNamespace(generator=Echo()))
     assert run(["generate", "demo", *prompts]) == 0
     assert capsys.readouterr().out == written
 
 
 def test_a_prompt_that_is_refused_is_not_written(monkeypatch, capsys):
-    monkeypatch.setattr(generating, "_load_generator", lambda reference, runs: Echo())
+    monkeypatch.setattr(generating, "_load", lambda reference, runs, quantize: SimpleNamespace(generator=Echo()))
     assert run(["generate", "demo", "far too long"]) == 2
     assert capsys.readouterr() == ("", "ingot: the prompt is too long\n")
 
@@ -154,6 +153,16 @@ def test_a_ctrl_c_that_was_answered_is_not_answered_again(monkeypatch, capsys):
 )
 def test_a_mistake_is_told_before_pytorch_is_loaded(arguments):
     script = f"import sys; from ingot.cli import run; sys.exit(run({arguments}) != 2 or 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_preparing_does_without_pytorch(tmp_path):
+    (texts := tmp_path / "texts").mkdir()
+    for number in range(40):
+        (texts / f"{number}.txt").write_text(f"Text {number} of forty.")
+    arguments = ["prepare", "demo", f"data.sources=[{{kind: local, path: {texts}}}]", f"cache={tmp_path / 'cache'}"]
+    script = f"import sys; from ingot.cli import run; sys.exit(run({arguments}) != 0 or 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -112,7 +112,9 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]):
 
 def test_the_cost_is_hours_times_devices_times_price():
     made = make_plan(Recipe.load("modern-tiny"), find_device("T4"), ranks=4)
-    assert made.seconds and made.cost(0.5) == pytest.approx(made.seconds / 3600 * 4 * 0.5)
+    assert made.seconds and made.beside["start"]
+    hours = (made.seconds + sum(made.beside.values())) / 3600
+    assert made.cost(0.5) == pytest.approx(hours * 4 * 0.5)
 
 
 @pytest.mark.parametrize(

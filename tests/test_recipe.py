@@ -43,6 +43,32 @@ def test_a_mistake_gets_one_line(override, line):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("word", "taken"), [("true", "yes"), ("off", "no"), ("False", "no"), ("on", "yes")])
+def test_the_words_of_yaml_for_yes_and_no_are_taken(word: str, taken: str):
+    assert Recipe.load("demo", [f"train.compile={word}"]).train.compile == taken
+
+
+def test_deepspeed_refuses_what_it_can_not_share_out_with_the_way_that_can():
+    with pytest.raises(UserError, match=r"muon looks at whole rows .*try parallel=zero2 or optimizer=adamw"):
+        Recipe.load("gpt-100m-fineweb", ["optimizer=muon"])
+    with pytest.raises(UserError, match=r"parallel\.offload=cpu"):
+        Recipe.load("gpt-100m-fineweb", ["optimizer.state=bf16"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "native"),
+    [
+        ("kind: deepspeed", "parallel=zero2"),
+        ("kind: deepspeed, stage: 3, offload: cpu", "parallel=zero3 optimizer.offload=true"),
+    ],
+)
+def test_where_deepspeed_is_missing_one_line_says_what_would_do(keys: str, native: str, monkeypatch):
+    monkeypatch.setattr("ingot.engine.parallel.find_spec", lambda name: None)
+    recipe = Recipe.load("gpt-100m-fineweb", [f"parallel={{{keys}}}"])
+    with pytest.raises(UserError, match=rf"DeepSpeed is not installed; .* without it: {native}$"):
+        recipe.parallel.check()
+
+
 def test_unknown_names_get_the_nearest():
     with pytest.raises(UserError, match="did you mean 'demo'"):
         Recipe.load("dmeo")

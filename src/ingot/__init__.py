@@ -15,11 +15,19 @@ __version__ = "0.1.0"
 
 # verb → the module and the function that do it
 _VERBS = {
+    "evaluate": ("ingot.evaluate.verb", "evaluate"),
     "plan": ("ingot.plan", "plan"),
     "prepare": ("ingot.prepare", "prepare"),
     "train": ("ingot.train.run", "train"),
 }
-_LAZY = {"Recipe": "ingot.recipe"}
+_LAZY = {
+    "Evaluator": "ingot.evaluate.evaluator",
+    "LanguageModel": "ingot.language_model",
+    "ModelManager": "ingot.manager",
+    "Recipe": "ingot.recipe",
+    "generate_text": "ingot.language_model",
+    "load": "ingot.language_model",
+}
 
 
 class _Verb(ModuleType):

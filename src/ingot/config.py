@@ -16,15 +16,24 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_serializer, model_validator
 from pydantic_core import to_jsonable_python
 
 from ingot.errors import UserError
 
 C = TypeVar("C", bound="Config")
+
+
+def _yes_or_no(value: Any) -> Any:
+    words = {"true": "yes", "on": "yes", "false": "no", "off": "no"}
+    return words.get(str(value).lower(), value)
+
+
+YesNoAuto = Annotated[Literal["auto", "yes", "no"], BeforeValidator(_yes_or_no)]
+"""a switch that can be left to the program; YAML's other words for yes and no are taken, too"""
 
 
 class Config(BaseModel):
@@ -289,9 +298,8 @@ def explain(cls: type[Config], prefix: str = "", within: frozenset[type[Config]]
     for name, field in cls.model_fields.items():
         path = f"{prefix}{name}"
         inner = config_class(field.annotation)
-        default = "" if inner else "needed" if field.is_required() else yaml_word(field.get_default())
-        if field.default_factory_takes_validated_data:  # by the other keys: the meaning says how
-            default = ""
+        by_others = field.default_factory_takes_validated_data  # the meaning says how
+        default = "" if inner or by_others else "needed" if field.is_required() else yaml_word(field.get_default())
         shape = typing.get_origin(field.annotation)
         listed = ".0" if inner and shape in (list, tuple) else ""
         yield Key(path, _type_name(field.annotation), default, meanings.get(name, ""))

@@ -10,8 +10,8 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,7 @@ class World:
     rank: int
     size: int
     device: torch.device
+    group: dist.ProcessGroup | None = None  # through which they speak; none: the one that they joined
 
     @classmethod
     def alone(cls, device: str = "auto") -> World:
@@ -123,6 +124,23 @@ class World:
             raise UserError(what, where=f"rank {self.rank}", mend=mend) from error
         dist.destroy_process_group()
 
+    def form_group(self) -> None:
+        """Have a process group also where there is one process alone, for a library that insists on one."""
+        import torch.distributed as dist
+
+        os.environ.setdefault("LOCAL_RANK", "0")
+        if not dist.is_initialized():
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+    def apart(self) -> World:
+        """The same processes on a line of their own, so that a second thread may speak meanwhile: from host memory."""
+        if self.size == 1:
+            return self
+        import torch.distributed as dist
+
+        return replace(self, group=dist.new_group(backend="gloo", timeout=PATIENCE))
+
     @property
     def main(self) -> bool:
         """Whether this is the rank that speaks and writes."""
@@ -133,7 +151,7 @@ class World:
         if self.size > 1:
             import torch.distributed as dist
 
-            dist.all_reduce(value)
+            dist.all_reduce(value, group=self.group)
         return value
 
     def most(self, *numbers: int) -> list[int]:
@@ -144,7 +162,7 @@ class World:
         import torch.distributed as dist
 
         together = torch.tensor(numbers, dtype=torch.int64)
-        dist.all_reduce(together, dist.ReduceOp.MAX)
+        dist.all_reduce(together, dist.ReduceOp.MAX, group=self.group)
         return together.tolist()
 
     def any(self, flag: bool) -> bool:
@@ -161,7 +179,7 @@ class World:
         text = json.dumps(value).encode() if self.main else b""
         length = self.most(len(text))[0]
         data = torch.frombuffer(bytearray(text or bytes(length)), dtype=torch.uint8)
-        dist.broadcast(data, 0)
+        dist.broadcast(data, 0, group=self.group)
         return json.loads(bytes(data.tolist()))
 
     def collected(self, value: Any) -> list[Any]:
@@ -171,8 +189,30 @@ class World:
         import torch.distributed as dist
 
         found: list[Any] | None = [None] * self.size if self.main else None
-        dist.gather_object(value, found)
+        dist.gather_object(value, found, group=self.group)
         return found or []
+
+    def each(self, act: Callable[[], Any]) -> list[Any]:
+        """What `act` gives on every rank, in their order, on the main rank; nothing on the others.
+
+        Where it fails on any of them this raises on all: the error itself there, a UserError on the others.
+        """
+        if self.size == 1:
+            return [act()]
+        value, error, told = None, None, None
+        try:
+            value = act()
+        except Exception as raised:
+            error = raised
+            line = raised if isinstance(raised, UserError) else UserError(repr(raised))
+            told = [line.what, line.where or f"rank {self.rank}", line.mend]
+        found = self.collected((value, told))
+        failed = self.agreed(next((told for _, told in found if told), None))
+        if error:
+            raise error
+        if failed:
+            raise UserError(*failed)
+        return [value for value, _ in found]
 
     def rows(self, count: int) -> list[int]:
         """How many of a tensor's `count` rows each rank holds where tensors are sharded: even, the last ones short."""

@@ -32,13 +32,18 @@ def make_folder(folder: Path) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
 
 
+def draft_of(final: Path) -> Path:
+    """Where the folder `final` lies while it is written."""
+    return final.with_name(f"{DRAFT}{final.name}")
+
+
 @contextlib.contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
     """A draft folder that becomes `final` by one rename when the block ends well, and vanishes when it does not.
 
     Raises UserError when the disk is full or not writable; `final` is then absent and nothing else was touched.
     """
-    draft = final.with_name(f"{DRAFT}{final.name}")
+    draft = draft_of(final)
     with disk_errors(final):
         shutil.rmtree(draft, ignore_errors=True)
         make_folder(draft.parent)

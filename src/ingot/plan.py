@@ -13,8 +13,9 @@ from rich.table import Table
 from ingot.data.build.report import size
 from ingot.errors import UserError
 from ingot.estimate.auto import choose, is_auto
+from ingot.estimate.beside import beside
 from ingot.estimate.devices import Device, find_device
-from ingot.estimate.memory import fitting, largest, most_rows, room, works
+from ingot.estimate.memory import fitting, largest, most_rows, process, room, works
 from ingot.estimate.scaling import SMALLEST_FITTED, SOURCE, best_tokens, expected_loss
 from ingot.estimate.text import Text, text_of, vocabulary_of
 from ingot.estimate.time import run_seconds, stage_flops, step_seconds
@@ -26,6 +27,7 @@ from ingot.train.timetable import mean_batch_tokens, steps_for, steps_for_minute
 
 FEW_TOKENS = 5  # training tokens a parameter below which a smaller model would learn more in the same time
 LARGE_VOCABULARY = 2 / 3  # of the parameters that are embedding and head
+BUSY = 0.1  # share of the processors in other hands that is worth a word
 RARE = 200  # training tokens for each of the vocabulary below which most of it is hardly ever seen
 MANY_EPOCHS = 4  # after which reading the same text again gains little (Muennighoff et al., 2023, arXiv:2305.16264)
 
@@ -45,6 +47,8 @@ class Plan:
     text: Text
     steps: int | None
     step_seconds: tuple[float, ...]
+    process: float
+    """bytes of a whole process: the run's, and those of interpreter and libraries"""
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -73,8 +77,24 @@ class Plan:
 
     @property
     def seconds(self) -> float | None:
-        """Of training; evaluation, saves and preparing the text come on top."""
+        """Of training; `beside` and preparing the text come on top."""
         return None if self.steps is None else run_seconds(self.recipe, self.steps, list(self.step_seconds))
+
+    @property
+    def beside(self) -> dict[str, float]:
+        """Seconds beside those of training, by what takes them."""
+        if self.steps is None or self.seconds is None:
+            return {}
+        return beside(
+            self.recipe,
+            self.arch,
+            self.device,
+            self.precision,
+            steps=self.steps,
+            seconds=self.seconds,
+            text=self.text,
+            checkpoint=self.checkpoint,
+        )
 
     @property
     def loss(self) -> float | None:
@@ -96,8 +116,8 @@ class Plan:
 
     @property
     def cache(self) -> float | None:
-        """Bytes of the token cache."""
-        if self.text.train is None:
+        """Bytes of the token cache; none, too, where the text is streamed."""
+        if self.text.train is None or self.recipe.data.live:
             return None
         return (self.text.train + (self.text.held_out or 0)) * (2 if self.arch.vocabulary <= 2**16 else 4)
 
@@ -107,8 +127,10 @@ class Plan:
         return self.footprint.total <= room(self.device)
 
     def cost(self, price: float) -> float | None:
-        """What the training costs at `price` for an hour of one device."""
-        return None if self.seconds is None else self.seconds / 3600 * self.ranks * price
+        """What the run costs at `price` for an hour of one device."""
+        if self.seconds is None:
+            return None
+        return (self.seconds + sum(self.beside.values())) / 3600 * self.ranks * price
 
     @property
     def _thrift(self) -> str:
@@ -188,6 +210,7 @@ def make_plan(recipe: Recipe, device: Device, ranks: int = 1) -> Plan:
         text=text,
         steps=_steps(recipe, arch, text, seconds),
         step_seconds=tuple(seconds),
+        process=process(recipe, arch, made, device.kind),
         notes=tuple(notes),
     )
 
@@ -246,14 +269,18 @@ def _rows(made: Plan, price: float | None) -> Iterator[tuple[str, str]]:
     """Names and lines, in the order in which one asks."""
     device, counts, parts = made.device, made.parameters, made.footprint.parts
     source = "measured here" if device.measured else "as its data sheet has it"
+    if device.busy > BUSY:
+        source += f" while others had {device.busy:.0%} of the processors: a calm machine is faster"
     peak = f"{device.peaks[made.precision] / 1e12:.3g} TFLOP/s {source}"
     yield made.recipe.name, f"on {made.ranks} × {device.name}, {device.memory / 1e9:.0f} GB, {made.precision}, {peak}"
     by_part = ", ".join(f"{name} {_number(count)}" for name, count in counts.items() if count and name != "total")
     yield "parameters", f"{counts['total']:,}: {by_part}"
     flops = made.flops_per_token
     yield "FLOPs", f"{flops / 1e9:.3g} G a token" + (f", {flops * made.tokens:.2e} in all" if made.tokens else "")
+    libraries = "Python and PyTorch" if device.kind == "cpu" else "CUDA and libraries"
+    parts = {libraries: made.process - made.footprint.total, **parts}
     held = ", ".join(f"{name} {size(part)}" for name, part in parts.items() if part >= 5e5)
-    yield "memory", f"{size(made.footprint.total)} of {size(room(device))}, the most in {made.footprint.moment}: {held}"
+    yield "memory", f"{size(made.process)} of {size(device.memory)}, the most in {made.footprint.moment}: {held}"
     work = made.works[0]
     fitting = f"{made.most_rows:,} fit" if made.most_rows else "not one fits"
     yield "at once", f"{work.rows:,} rows of {work.length:,} tokens in a forward pass; {fitting}"
@@ -261,16 +288,22 @@ def _rows(made: Plan, price: float | None) -> Iterator[tuple[str, str]]:
     if made.seconds is not None and made.tokens is not None:
         share = "a guess until a run has measured its steps"
         yield "time", f"{_time(made.seconds)} of training, {_number(made.tokens / made.seconds)} tokens/s; {share}"
+        more = {name: seconds for name, seconds in made.beside.items() if seconds >= 1}
+        told = ", ".join(f"{name} {_time(seconds)}" for name, seconds in more.items())
+        yield "beside", f"about {_time(sum(made.beside.values()))} more: {told}; preparing the text comes before"
     if made.cost(price or 0):
         yield "cost", f"{made.cost(price or 0):,.2f} at {price:g} an hour for each device"
-    cache = f"token cache {size(made.cache)}" if made.cache else "token cache unknown"
+    cache = "no token cache, the text is streamed" if made.recipe.data.live else "token cache unknown"
+    cache = f"token cache {size(made.cache)}" if made.cache else cache
     yield "disk", f"{cache}, {made.checkpoints} checkpoints of {size(made.checkpoint)}"
     if made.loss is not None and counts["total"] >= SMALLEST_FITTED:  # of a smaller one the law says nonsense
         yield "loss", f"{made.loss:.2f} nats a token by Chinchilla's law, on its text and tokenizer ({SOURCE})"
 
 
 def _run(made: Plan) -> str:
-    text = f"about {_number(made.text.train)} tokens of text" if made.text.train else "nobody knows how much text yet"
+    live = made.recipe.data.live
+    unknown = "streamed, as much as it takes" if live else "nobody knows how much text yet"
+    text = f"about {_number(made.text.train)} tokens of text" if made.text.train else unknown
     if made.steps is None:
         return f"{made.recipe.train.duration}; {text}: `ingot prepare` tells"
     epochs = f", {made.epochs:.2g} epochs of {text}" if made.epochs else f"; {text}"

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ingot.data.blocks import blocks_of, remarks
 from ingot.data.build.report import count, size
 from ingot.data.build.report import remarks as dropped_and_cut
 from ingot.data.cache import VIEWS, TokenCache
@@ -30,6 +29,8 @@ def prepare(recipe: Recipe) -> TokenCache:
     _, cache = prepare_data(data.sources, data.held_out, tokenizer, recipe.cache, console.print, clean=data.clean)
     _show(cache, console)
     if cache.train.masked:  # the context says how conversations are cut, and that is part of what went in
+        from ingot.data.blocks import blocks_of, remarks  # which loads PyTorch
+
         blocks = blocks_of(cache, recipe.model.context, data.packing, apart=bool(recipe.weights))
         for line in remarks(cache, blocks):
             console.print(line)

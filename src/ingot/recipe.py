@@ -10,11 +10,11 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 import ingot.data.hub  # noqa: F401  # a kind of source is known once its module is imported
-from ingot.config import Config, merged, nearest, parse_yaml, validate
+from ingot.config import Config, YesNoAuto, merged, nearest, parse_yaml, validate
 from ingot.data.clean import Cleaning
 from ingot.data.mix import whole_numbers
 from ingot.data.packing import Layout
-from ingot.data.source import HeldOut, Source
+from ingot.data.source import Conversations, HeldOut, Source
 from ingot.engine.parallel import Automatic, Parallel
 from ingot.errors import UserError
 from ingot.model.architecture import Architecture, Order
@@ -36,8 +36,9 @@ class Data(Config):
     """documents that are never trained on"""
     clean: Cleaning = Cleaning()
     """what is done to each text, and which are left out"""
-    packing: Layout = "slices"
-    """slices: text cut at every model.context tokens, no padding; best_fit: whole documents packed, as for chat"""
+    packing: Layout = Field(default_factory=lambda data: _layout_for(data.get("sources", [])))
+    """slices: text cut at every model.context tokens, no padding; best_fit: whole documents packed, conversations cut
+    between turns alone; by itself best_fit where a source is of the kind conversations, else slices"""
     live: bool = False
     """stream the text while training instead of preparing a token cache, as for a corpus that no disk holds; a run then
     can't tell epochs, find duplicates, or go on with any other number of processes"""
@@ -57,6 +58,10 @@ class Data(Config):
             if any((source.max_documents, source.max_bytes, source.target_tokens)):
                 raise ValueError(f"{source.name} has a limit, which needs a token cache: live=false")
         return self
+
+
+def _layout_for(sources: Sequence[Source]) -> Layout:
+    return "best_fit" if any(isinstance(source, Conversations) for source in sources) else "slices"
 
 
 class Stage(Config):
@@ -79,8 +84,14 @@ class Evaluation(Config):
     """steps ('100 steps'), a share of the run ('10%'), 'epoch' or 'never'"""
     max_tokens: int = Field(default=50_000, gt=0)
     """tokens scored each time, windows spread evenly over the held-out text; the end of a run scores all of it"""
+    tasks: list[str] = []
+    """standard tasks, such as piqa and hellaswag, or folders of tasks, that are scored as the run goes on"""
+    tasks_every: str = "25%"
+    """steps, a share of the run, 'epoch' or 'never'"""
+    tasks_items: int = Field(default=100, gt=0)
+    """items of each task, evenly spread; `ingot evaluate` scores all of them"""
 
-    _parses = field_validator("every")(classmethod(lambda cls, text: Every.parse(text) and text))
+    _parses = field_validator("every", "tasks_every")(classmethod(lambda cls, text: Every.parse(text) and text))
 
 
 class EarlyStopping(Config):
@@ -135,7 +146,7 @@ class Training(Config):
     """largest norm of the gradient"""
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
     """number format of the matrix products; auto: the fastest that trains a small model here; fp8: Hopper, torchao"""
-    compile: Literal["auto", "yes", "no"] = "auto"
+    compile: YesNoAuto = "auto"
     """torch.compile; auto: where a compiler is at hand and the run is long enough to gain from it"""
     save_every: str = "10%"
     """steps, a share of the run, 'epoch' or 'never' (the end, signals and evaluations save all the same)"""
@@ -298,8 +309,13 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
+    def _optimizer_can_be_shared_out(self) -> Self:
+        self.parallel.takes(self.optimizer)
+        return self
+
+    @model_validator(mode="after")
     def _needs_no_epochs_where_it_streams(self) -> Self:
-        rhythms = (self.train.save_every, self.evaluation.every, self.samples.every)
+        rhythms = (self.train.save_every, self.evaluation.every, self.evaluation.tasks_every, self.samples.every)
         epochs = Duration.parse(self.train.duration).unit == "epoch" or any(Every.parse(one).epochs for one in rhythms)
         if self.data.live and epochs:
             raise ValueError("streaming, nobody knows how long an epoch is; give steps, or a token cache: live=false")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ingot.dashboard.charts import chart_data
 from ingot.dashboard.corpus import SOURCES, corpus
+from ingot.dashboard.curves import chart_data
 from ingot.dashboard.run import RunRecord
 from ingot.data.prepare import prepare
 from ingot.data.source import HeldOut, Local
@@ -17,7 +17,7 @@ from ingot.tokenizer.training import BPE
 
 
 def told(records: list[dict[str, Any]]) -> RunRecord:
-    return RunRecord(Path("runs/x"), {}, "", records, [], 0)
+    return RunRecord.told(Path("runs/x"), records)
 
 
 def rows(page: str) -> list[list[str]]:
@@ -70,6 +70,8 @@ def test_nothing_in_the_report_becomes_markup_and_many_sources_stay_readable():
 
 def test_what_the_machine_did_is_drawn():
     used = [{"kind": "system", "step": step, "cpu": 0.5, "memory_gb": step / 10} for step in (1, 2)]
-    (memory, busy) = chart_data(told(used))["charts"]
-    assert (memory["title"], memory["series"][0]["value"]) == ("Memory", [0.1, 0.2])
-    assert [series["label"] for series in busy["series"]] == ["processors"]
+    (run,) = chart_data([told(used)])["runs"]
+    assert {series["label"]: list(series["value"]) for series in run["series"]} == {
+        "process": [0.1, 0.2],
+        "processors": [0.5, 0.5],
+    }

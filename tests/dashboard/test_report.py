@@ -7,105 +7,19 @@ import json
 import math
 import re
 import shlex
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from made_up_runs import PAYLOAD, RECIPE, START, Record, add_checkpoint, train_records, validation_record
 
 from ingot.config import override
-from ingot.dashboard import write_report
-from ingot.dashboard.charts import POINTS
+from ingot.dashboard.curves import LINES, POINTS
+from ingot.dashboard.report import write_report
 
-Record = dict[str, Any]
 WriteRun = Callable[..., Path]
-
-BROWSER = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging=stderr",
-]
-PAYLOAD = "</script></style><img src=x onerror=\"document.title='taken'\"><!--<script>'&amp;"
-
-
-def train_records(steps: int) -> list[Record]:
-    return [
-        {
-            "kind": "train",
-            "step": step,
-            "tokens": step * 4096,
-            "loss": 3 + 6 * math.exp(-step / 40) + 0.05 * math.sin(step * 7.0),
-            "rate": min(1.0, step / 10),
-            "gradient_norm": 0.4 + 1 / step,
-            "seconds": step * 0.37,
-            "tokens_per_second": 4096 / 0.37,
-            "share_of_peak": 0.58,
-        }
-        for step in range(1, steps + 1)
-    ]
-
-
-def validation_record(step: int, loss: float = 3.2146) -> Record:
-    figures = {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": loss / 2.86, "scored_tokens": 50_000}
-    return {"kind": "validation", "step": step, "tokens": step * 4096, "seconds": step * 0.37, "whole": True} | figures
-
-
-START = {
-    "kind": "start",
-    "step": 0,
-    "machine": {"device": "a fine processor", "cores": 2, "memory_gb": 33.6},
-    "parameters": {"embedding": 2_097_152, "total": 7_408_384},
-}
-RECIPE = {
-    "name": "demo",
-    "model": {"family": "qwen3", "layers": 4, "hidden_size": 256, "qk_norm": True},
-    "train": {"duration": "5 minutes", "settled": "300 steps for 5 minutes"},
-    "samples": {"prompts": ["The state of our union"]},
-}
-
-
-@pytest.fixture
-def write_run(tmp_path: Path) -> WriteRun:
-    """Writes a run folder; a finished run of 300 steps unless told otherwise."""
-
-    def write(
-        records: list[Record] | None = None, samples: list[Record] | None = None, recipe: Record | str = RECIPE
-    ) -> Path:
-        folder = tmp_path / "runs" / "demo"
-        folder.mkdir(parents=True)
-        if records is None:
-            measured = [validation_record(step, 4.5 - step / 300) for step in (100, 200, 300)]
-            peak = {"kind": "peak", "step": 1, "matmul_peak": 1.03e12}
-            records = [START, *train_records(300), peak, *measured, {"kind": "end", "step": 300, "complete": True}]
-        if samples is None:
-            moments = [(100, " the of and"), (200, " of the people"), (300, " is strong")]
-            told = {"prompt": "The state of our union"}
-            samples = [{"step": step, "tokens": step * 4096, "text": text} | told for step, text in moments]
-        (folder / "recipe.yaml").write_text(recipe if isinstance(recipe, str) else yaml.safe_dump(recipe), "utf-8")
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-        (folder / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
-        return folder
-
-    return write
-
-
-def add_checkpoint(run: Path, step: int, loss: float) -> None:
-    folder = run / "checkpoints" / f"step-{step:06d}"
-    folder.mkdir(parents=True)
-    files = {"model/model.safetensors": {"sha256": "0", "bytes": 29_700_000}}
-    manifest = {"step": step, "tokens": step * 4096, "losses": {"validation": loss}, "files": files}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 class Page(HTMLParser):
@@ -186,24 +100,22 @@ def test_what_the_run_got_over_stands_there_escaped_and_only_where_there_was_any
         assert cell in page.all("td")
 
 
+def curves(page: Page) -> dict[str, Record]:
+    """The curves of the page's one run by kind and key."""
+    (run,) = page.data["runs"]
+    return {f"{LINES[series['line']].kind}.{LINES[series['line']].key}": series for series in run["series"]}
+
+
 def test_the_charts_hold_the_records(write_run: WriteRun) -> None:
-    charts = {chart["title"]: chart for chart in reported(write_run()).data["charts"]}
-    assert list(charts) == [
-        "Loss",
-        "Bits per byte",
-        "Gradient norm",
-        "Learning rate",
-        "Throughput",
-        "Share of peak",
-    ]
-    assert [series["look"] for series in charts["Loss"]["series"]] == ["train", "raw", "validation"]
-    held_out = charts["Loss"]["series"][2]
+    drawn = curves(reported(write_run()))
+    assert {"train.loss", "train.rate", "validation.loss", "validation.bits_per_byte"} < set(drawn)
+    held_out = {key: drawn["validation.loss"][key] for key in ("label", "step", "tokens", "seconds", "flops", "value")}
     assert held_out == {
         "label": "held-out",
-        "look": "validation",
         "step": [100, 200, 300],
         "tokens": [409_600, 819_200, 1_228_800],
         "seconds": [37, 74, 111],
+        "flops": [100e12, 200e12, 300e12],
         "value": [pytest.approx(4.5 - step / 300, abs=1e-5) for step in (100, 200, 300)],
     }
 
@@ -238,7 +150,16 @@ def test_the_text_stands_in_the_page_itself(write_run: WriteRun) -> None:
     add_checkpoint(folder, 300, 3.5)
     page = reported(folder)
     body = page.source.partition("<script")[0]
-    for text in ("a fine processor", "1,030 GFLOP/s", "7,408,384", "hidden_size", " is strong", "demo@300", "29.7 MB"):
+    for text in (
+        "a fine processor",
+        "1,030 GFLOP/s",
+        "7,408,384",
+        "hidden_size",
+        " is strong",
+        "demo@300",
+        "0.3 MB",
+        "all there",
+    ):
         assert text in body
     remarks = re.findall(r"demo@(\d+)</code> <span class=\"quiet\">([^<]*)", body)
     assert remarks == [("200", "best"), ("300", "latest")]
@@ -249,7 +170,7 @@ def test_the_commands_are_ones_that_the_shell_and_the_recipe_understand(write_ru
     folder = write_run(recipe=RECIPE | {"samples": {"prompts": ["it's $HOME"]}})
     add_checkpoint(folder, 300, 3.5)
     generate, train = (shlex.split(html.unescape(text)) for text in commands(reported(folder)))
-    assert generate == ["ingot", "generate", "demo", "it's $HOME"]
+    assert generate == ["ingot", "generate", "demo", "it's $HOME", "--runs", str(folder.parent)]
     assert train[:3] == ["ingot", "train", str(folder / "recipe.yaml")]
     assert override(RECIPE, train[3:])["train"] == RECIPE["train"] | {"duration": "10 minutes"}
 
@@ -270,7 +191,7 @@ def test_figures_that_are_no_numbers_are_gaps(write_run: WriteRun) -> None:
     records[3]["loss"], records[4]["loss"], records[5]["loss"] = math.nan, None, math.inf
     del records[6]["loss"]
     page = reported(write_run([START, *records, validation_record(9) | {"perplexity": math.inf}]))
-    loss = page.data["charts"][0]["series"][0]["value"]
+    loss = curves(page)["train.loss"]["value"]
     assert [place for place, value in enumerate(loss) if value is None] == [3, 4, 5, 6]
     assert "perplexity" not in re.findall("<dt>(.*?)</dt>", page.source.partition("</header>")[0])
 
@@ -279,7 +200,7 @@ def test_figures_that_are_no_numbers_are_gaps(write_run: WriteRun) -> None:
 def test_a_run_without_anything_has_a_page(write_run: WriteRun, recipe: str) -> None:
     folder = write_run([], [], recipe)
     page = reported(folder)
-    assert page.data == {"axes": [], "charts": []}
+    assert curves(page) == {}
     assert page.all("h1") == ["demo"]
     for name in ("recipe.yaml", "metrics.jsonl", "samples.jsonl"):
         (folder / name).unlink()
@@ -295,28 +216,8 @@ def test_a_hundred_thousand_steps_are_a_small_file_with_every_extreme(write_run:
     samples = [{"step": step, "prompt": str(step % 4), "text": "word " * 500} for step in range(2_000)]
     path = write_report(write_run(records, samples))
     assert path.stat().st_size < 1_500_000
-    series = {series["look"]: series for series in Page(path).data["charts"][0]["series"]}
-    assert len(series["raw"]["value"]) <= POINTS
-    assert max(series["raw"]["value"]) == 29.5 and min(series["raw"]["value"]) == 0.125
-    assert (series["raw"]["step"][0], series["raw"]["step"][-1]) == (1, 100_000)
-
-
-def test_a_browser_draws_it_without_a_complaint_and_runs_nothing_of_the_runs(
-    write_run: WriteRun, tmp_path: Path
-) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if not browser:
-        pytest.skip("there is no chromium")
-    samples = [{"step": step, "prompt": PAYLOAD, "text": PAYLOAD} for step in (100, 300)]
-    path = write_report(write_run(samples=samples))
-    shown = subprocess.run(
-        [browser, *BROWSER, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.resolve().as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "CONSOLE" not in shown.stderr
-    assert "<title>demo · ingot</title>" in shown.stdout
-    assert shown.stdout.count('role="slider"') == len(Page(path).data["charts"]) == 6
-    assert len(re.findall(r'<path d="M[^"]+" class="(?:train|raw|validation)"', shown.stdout)) == 11
-    assert re.findall(r'<li class="sample[^"]*" data-step="(\d+)" hidden', shown.stdout) == ["100"]
+    loss = curves(Page(path))["train.loss"]
+    assert len(loss["value"]) <= POINTS
+    assert max(loss["high"]) == 29.5 and min(loss["low"]) == 0.125
+    assert loss["step"][-1] == 100_000
+    assert sum(loss["value"]) / len(loss["value"]) == pytest.approx(3.48, abs=0.01)

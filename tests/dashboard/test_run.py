@@ -4,20 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from ingot.dashboard.run import Record, RunRecord, flatten
+from ingot.dashboard.follow import Record
+from ingot.dashboard.run import RunRecord, flatten
 from ingot.errors import UserError
 
 
 def test_half_a_line_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"kind": "train", "step": 1}\n[1]\n\n{"kind": "train", "st\xff')
+    (tmp_path / "metrics.jsonl").write_bytes(
+        b'{"kind": "train", "step": 1}\n[1]\n\n{"kind": "end"}\n{"kind": "train", "st\xff'
+    )
     run = RunRecord.read(tmp_path)
-    assert [record["step"] for record in run.of("train")] == [1]
+    assert run.latest("step") == 1
     assert run.unreadable == 2
 
 
 def test_the_state_is_that_of_the_last_start() -> None:
     def state(*records: Record) -> str:
-        return RunRecord(Path(), {}, "", list(records), [], 0).state
+        return RunRecord.told(Path(), list(records)).state
 
     start, end = {"kind": "start", "step": 0}, {"kind": "end", "complete": True}
     assert state() == "not begun"
@@ -38,7 +41,7 @@ def test_a_checkpoint_counts_once_its_manifest_is_whole(tmp_path: Path) -> None:
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
         (tmp_path / "checkpoints" / name / "manifest.json").write_text(manifest)
     (tmp_path / "checkpoints" / "step-000100").mkdir()
-    assert [manifest["step"] for manifest in RunRecord.read(tmp_path).checkpoints()] == [200, 300]
+    assert [manifest["step"] for manifest in RunRecord.read(tmp_path).checkpoints] == [200, 300]
 
 
 def test_flatten_names_leaves_as_overrides_do() -> None:

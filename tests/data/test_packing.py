@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingot.data import packing
-from ingot.data.packing import Packing, best_fit
+from ingot.data.blocks import Bins, blocks_of
+from ingot.data.packing import Packing, best_fit, cut_up
+from ingot.errors import UserError
+from ingot.model.objective import IGNORED
 
 SIZES = st.integers(1, 40).flatmap(lambda room: st.tuples(st.just(room), st.lists(st.integers(1, room), max_size=80)))
 
@@ -47,7 +50,8 @@ def test_every_token_is_in_one_piece_and_short_documents_are_whole(view_of, tmp_
     lengths = [5, 1, 40, 17, 3, 2, 90, 33, 8, 64, 30, 32, 1, 1]
     view, length = view_of(lengths, tmp_path), 32
     packed = Packing.of(view, length, tmp_path, "packing")
-    blocks = [packed.pieces(block).tolist() for block in range(packed.count)]
+    blocks = [packed.pieces(block)[["begin", "size"]].tolist() for block in range(packed.count)]
+    assert not any(packed.pieces(block)["led"].any() for block in range(packed.count))
     assert all(0 < sum(size for _, size in pieces) <= length for pieces in blocks)
     assert all(pieces == sorted(pieces) for pieces in blocks)
     covered = sorted(piece for pieces in blocks for piece in pieces)
@@ -73,3 +77,69 @@ def test_a_packing_is_made_once_and_again_where_it_is_not_whole(view_of, tmp_pat
     Packing.of(view, 32, tmp_path, "packing")
     assert [file.read_bytes() for file in files] == [content for content, _ in made]
     assert sorted(tmp_path.glob("packing.*")) == files and not list(tmp_path.glob(".draft*"))
+
+
+# --- conversations ----------------------------------------------------------------------------------------------------
+
+TURNS = st.tuples(st.integers(1, 12), st.integers(1, 12))  # tokens of a question, of its answer
+TALKS = st.lists(st.tuples(st.lists(TURNS, min_size=1, max_size=8), st.integers(0, 3)), min_size=1, max_size=6)
+
+
+def spelt(turns: list[tuple[int, int]], rest: int) -> list[bool]:
+    """Which tokens of a conversation are learned: the end token leads it, `rest` tokens follow its last answer."""
+    return [False, *(flag for asked, said in turns for flag in [False] * asked + [True] * said), *[False] * rest]
+
+
+@settings(max_examples=200, deadline=None)
+@given(TALKS, st.integers(2, 40))
+def test_conversations_are_cut_behind_answers_and_lose_only_what_fits_nowhere(talks: list, length: int):
+    masks = [spelt(*talk) for talk in talks]
+    learned = np.array([flag for mask in masks for flag in mask])
+    bounds = np.cumsum([0, *map(len, masks)])
+    pieces = cut_up(bounds, length, lambda begin, end: learned[begin:end])
+    kept = np.zeros(len(learned), int)
+    for begin, size, led in pieces.tolist():
+        assert size + led <= length
+        assert led == (begin not in bounds)
+        assert not led or (learned[begin - 1] and not learned[begin])  # right behind an answer
+        end = begin + size
+        assert end in bounds or (learned[end - 1] and not learned[end])
+        kept[begin:end] += 1
+    assert kept.max(initial=0) <= 1
+    for start, (turns, rest) in zip(bounds[:-1].tolist(), talks, strict=True):
+        place = start + 1
+        if 1 + sum(asked + said for asked, said in turns) + rest <= length:
+            assert kept[start : start + 1 + sum(map(sum, turns)) + rest].all()  # a short one is whole
+            continue
+        for asked, said in turns:
+            fits = asked + said + 1 <= length  # led by the end token, its own or the one put there
+            assert (kept[place : place + asked + said] == fits).all()
+            place += asked + said
+
+
+def test_a_block_leads_what_goes_on_with_the_end_token_and_the_counts_say_so(cache_of, tmp_path: Path):
+    """The fixture learns every third token: answers of one token each, so a turn has three."""
+    cache = cache_of([[8, 50, 20], [30]], masked=[0])  # a first token that is learned makes a text: 8 and 30
+    (blocks,) = blocks_of(cache, 16, "best_fit", apart=False)
+    assert isinstance(blocks, Bins)
+    assert blocks.cuts == (2, 4, 0)
+    led, learned = [], []
+    for number in range(blocks.count):
+        inputs, targets, starts = np.zeros(16, int), np.full(16, IGNORED), np.zeros(16, bool)
+        blocks.fill(number, inputs, targets, starts)
+        learned += targets[targets != IGNORED].tolist()
+        for place in np.flatnonzero(starts):
+            if inputs[place] == 0 and inputs[place + 1] != 1:
+                led.append(int(inputs[place + 1]))
+                assert targets[place] == IGNORED
+    assert sorted(led) == [22, 37, 52, 73]
+    assert sorted(learned) == [token for token in range(1, 108) if token >= 78 or token % 3 == 0]
+
+
+def test_where_no_answer_fits_it_says_so_and_leaves_nothing_behind(cache_of, tmp_path: Path):
+    cache = cache_of([[4], [40]], masked=[1])
+    with pytest.raises(
+        UserError, match=r"no answer fits, with what it answers, into 2 tokens; take a longer model\.con"
+    ):
+        blocks_of(cache, 2, "best_fit", apart=True)
+    assert not list(tmp_path.glob("*packing-2-1*"))

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import torch
-from ranks import SAVED_AT, STEPS, advance, resume, weights
+from ranks import SAVED_AT, STEPS, advance, keep, resume, weights
 
-from ingot.checkpoint.state import save_state
+from ingot.checkpoint.state import Rows, load_state, save_state
 from ingot.distributed import World
 from ingot.engine.engine import Engine
 from ingot.engine.memory import recompute
@@ -38,17 +38,16 @@ def ran(kind: str, course: str, world: World, kept: Path) -> dict[str, object]:
     """A whole run, which keeps its state half-way; and how a new engine goes on from there."""
     one = engine(kind, course, world)
     first = advance(one, range(SAVED_AT))
-    state, halfway = one.state(), weights(one)
-    if world.main:
-        save_state(kept, {"weights": halfway, "engine": state})
+    keep(kept, one)
     second = advance(one, range(SAVED_AT, STEPS))
     other = engine(kind, course, world)
     resume(other, kept)
     again = advance(other, range(SAVED_AT, STEPS))
     ends = weights(one), weights(other)
     same = all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
-    states = state["optimizer"]["state"].values() if world.main else []
-    kinds = sorted({str(value.dtype) for values in states for value in values.values()})
+    states = load_state(kept)["engine"]["optimizer"]["state"].values()
+    pieces = (value.pieces[0] if isinstance(value, Rows) else value for values in states for value in values.values())
+    kinds = sorted({str(piece.dtype) for piece in pieces})
     return {
         "losses": first["loss"] + second["loss"],
         "weights": ends[0],

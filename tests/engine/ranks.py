@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ingot.checkpoint.state import load_state, save_state
+from ingot.checkpoint.state import load_state, save_rows, save_state, tensors_file
 from ingot.data.loader import IGNORED, TokenBatch
 from ingot.distributed import World
 from ingot.engine.engine import Engine
@@ -24,14 +24,24 @@ from ingot.optim.exchange import replicated, sharded
 from ingot.optim.optimizer import AdamW, Muon
 
 ROWS, STEPS, SAVED_AT = 8, 4, 2
-KINDS = ("ddp", "zero2", "zero3")
+FAMILIES = {
+    "native": {kind: kind for kind in ("ddp", "zero2", "zero3")},
+    "deepspeed": {
+        "deepspeed-1": {"kind": "deepspeed", "stage": 1},
+        "deepspeed-2": {"kind": "deepspeed"},
+        "deepspeed-3": {"kind": "deepspeed", "stage": 3},
+        "deepspeed-offload": {"kind": "deepspeed", "offload": "cpu"},
+    },
+}
+"""of ways to share the work, by name"""
+WAYS: dict[str, object] = {"auto": "auto", **FAMILIES["native"], **FAMILIES["deepspeed"]}
 # 61 and 3 rows do not split evenly over two ranks; a tied and an untied head; norms with and without bias.
 SHAPES = {
     "llama": Architecture(family="llama", vocabulary=61, context=16, layers=3, hidden_size=32, heads=2),
     "gpt2": Architecture(family="gpt2", vocabulary=61, context=16, layers=2, hidden_size=33, heads=3, mlp_size=51),
 }
 OPTIMIZERS = {"adamw": AdamW(lr=0.01), "muon": Muon()}
-COURSES = (("llama", "muon"), ("gpt2", "adamw"))
+COURSES = {"native": (("llama", "muon"), ("gpt2", "adamw")), "deepspeed": (("gpt2", "adamw"),)}
 
 
 def rows(step: int) -> TokenBatch:
@@ -63,8 +73,13 @@ def model(shape: str, world: World) -> Decoder:
 
 
 def engine(kind: str, shape: str, optimizer: str, world: World, precision: str = "fp32") -> Engine:
-    parallel = Parallel.model_validate(kind)
+    parallel = Parallel.model_validate(WAYS[kind])
     return parallel.build(model(shape, world), OPTIMIZERS[optimizer], world, clip=1.0, precision=precision)
+
+
+def any_optimizer(kind: str) -> str:
+    """The most demanding one that this way to share the work takes."""
+    return "adamw" if kind in FAMILIES["deepspeed"] else "muon"
 
 
 def advance(one: Engine, steps: range) -> dict[str, list[float]]:
@@ -85,9 +100,7 @@ def course(kind: str, shape: str, optimizer: str, world: World, kept: Path) -> d
     """A whole run, which keeps its state half-way; and how it is gone on with from there, by a new engine."""
     one = engine(kind, shape, optimizer, world)
     first = advance(one, range(SAVED_AT))
-    state, halfway = one.state(), weights(one)
-    if world.main:
-        save_state(kept, {"weights": halfway, "engine": state})
+    keep(kept, one)
     second = advance(one, range(SAVED_AT, STEPS))
     other = engine(kind, shape, optimizer, world)
     resume(other, kept)
@@ -97,8 +110,18 @@ def course(kind: str, shape: str, optimizer: str, world: World, kept: Path) -> d
     return {"first": first, "second": second, "weights": weights(one), "resumed_bitwise": same and again == second}
 
 
+def keep(kept: Path, one: Engine) -> None:
+    """What all ranks hold, each in a file of its own."""
+    kept.mkdir(exist_ok=True)
+    state = {"engine": one.state(), "weights": weights(one)}
+    if one.world.main:
+        save_state(kept, state, size=one.world.size)
+    else:
+        save_rows(kept / tensors_file(one.world.rank), state)
+
+
 def resume(one: Engine, kept: Path) -> None:
-    one.world.most(0)  # the main rank has written it
+    one.world.most(0)  # all ranks have written
     state = load_state(kept)
     one.load_weights(state["weights"])
     one.load_state(state["engine"])
@@ -120,7 +143,7 @@ def masked(kind: str, world: World) -> float:
 
 def poisoned(kind: str, world: World) -> bool:
     """Whether a gradient that is no number on the last rank alone leaves every rank's weights as they were."""
-    one = engine(kind, "llama", "muon", world)
+    one = engine(kind, "llama", any_optimizer(kind), world)
     before = weights(one)
     if world.rank == world.size - 1:
         one.model.norm.register_forward_hook(lambda module, given, made: made * float("nan"))
@@ -131,10 +154,10 @@ def poisoned(kind: str, world: World) -> bool:
 
 def leapt(kind: str, world: World) -> list[bool]:
     """Which steps are made, by every rank alike, below, at and above the loss that the whole batch has."""
-    at = engine(kind, "llama", "muon", world).step(shares(0, world), factor=1.0, step=0, seed=1).loss.item()
-    made = []
+    optimizer, made = any_optimizer(kind), []
+    at = engine(kind, "llama", optimizer, world).step(shares(0, world), factor=1.0, step=0, seed=1).loss.item()
     for limit in (at - 1e-4, at, at + 1e-4):
-        one = engine(kind, "llama", "muon", world)
+        one = engine(kind, "llama", optimizer, world)
         before = weights(one)
         result = one.step(shares(0, world), factor=1.0, step=0, seed=1, limit=limit)
         after = weights(one)
@@ -177,41 +200,43 @@ def exchanged(world: World) -> bool:
     return all(right)
 
 
-def main(folder: Path) -> None:
-    """Every course, and the courses that the other number of ranks began, gone on with here."""
+def main(folder: Path, family: str) -> None:
+    """Every course of a family, and the courses that the other number of ranks began, gone on with here."""
     world = World.join("cpu")
     torch.set_num_threads(1)
     found: dict[str, object] = {}
-    if sys.argv[2:] == ["compiled"]:
+    if family == "compiled":
         with world.together():
             found = {kind: compiled(kind, world) for kind in ("ddp", "zero3")}
             if world.main:
                 save_state(folder / "compiled", found)
         return
+    kinds, courses = FAMILIES[family], COURSES[family]
     with world.together():
-        for kind, (shape, optimizer) in product(KINDS if world.size > 1 else ("auto",), COURSES):
+        for kind, (shape, optimizer) in product(kinds if world.size > 1 else ("auto",), courses):
             name = f"{shape}-{optimizer}"
             found[f"{kind}-{name}"] = course(kind, shape, optimizer, world, folder / f"{world.size}-{kind}-{name}")
-        for kind, (shape, optimizer) in product(KINDS, COURSES):
+        for kind, (shape, optimizer) in product(kinds, courses):
             begun = f"1-auto-{shape}-{optimizer}" if world.size > 1 else f"2-{kind}-{shape}-{optimizer}"
             if (folder / begun).exists():
-                one = engine(kind, shape, optimizer, world)
+                # what DeepSpeed has begun, one process goes on with without it
+                one = engine(kind if world.size > 1 or family == "native" else "auto", shape, optimizer, world)
                 resume(one, folder / begun)
                 found[f"{kind}-{shape}-{optimizer}-taken-over"] = {
                     "second": advance(one, range(SAVED_AT, STEPS)),
                     "weights": weights(one),
                 }
-        for kind in KINDS:
+        for kind in kinds:
             found[f"{kind}-bf16"] = in_bf16(kind, world)
             found[f"{kind}-masked"] = masked(kind, world)
             found[f"{kind}-scored"] = scored(kind, world)
             found[f"{kind}-poisoned"] = poisoned(kind, world)
             found[f"{kind}-leapt"] = leapt(kind, world)
-        if world.size > 1:
+        if world.size > 1 and family == "native":
             found["exchanged"] = not world.any(not exchanged(world))
         if world.main:
             save_state(folder / f"found-{world.size}", found)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

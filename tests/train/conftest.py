@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import Faults
+from phases import Ended
 
 WORDS = ["the", "of", "and", "people", "nation", "state", "union", "congress", "peace", "war", "law", "great", "year"]
 
@@ -58,3 +63,28 @@ def tiny(tmp_path: Path, text: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """Faults for the steps of runs in this process."""
+    return Faults(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def signalled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ended]]:
+    """Trains a recipe in a process of its own, which gets a signal in the middle of a phase; see phases.py."""
+    output = tmp_path_factory.mktemp("phases") / "output.txt"
+    command = [sys.executable, str(Path(__file__).with_name("phases.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+
+        def ask(recipe: Path, *overrides: str, **request: Any) -> Ended:
+            request = {"phase": "", "nth": 1, "signal": signal.SIGTERM, "delay": 0.0} | request
+            request |= {"recipe": str(recipe), "overrides": overrides, "output": str(output)}
+            assert server.stdin and server.stdout
+            server.stdin.write(json.dumps(request) + "\n")
+            server.stdin.flush()
+            return Ended(**json.loads(server.stdout.readline()))
+
+        yield ask
+        server.stdin.close()

@@ -12,61 +12,24 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import BLOCKS, Faults
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingot.checkpoint.state import load_state
 from ingot.checkpoint.store import Checkpoints
-from ingot.data.live.loader import LiveLoader
-from ingot.data.loader import BlockLoader, Loader
-from ingot.engine.loss_model import LossModel
 from ingot.errors import UserError
 from ingot.recipe import Recipe
 from ingot.train.health import LEAST, STEADY, highest
 from ingot.train.loop import Loop, State
 from ingot.train.run import train
 
-BLOCKS = 8  # of a step
 QUIET = ["samples.every=never", "evaluation.max_tokens=200", "loss=full", "optimizer={kind: adamw, lr: 0.01}"]
-NAN = float("nan")
-
-
-class Faults:
-    """Multiplies the loss of the steps that begin with the chosen blocks of the data's order by a factor."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.at: dict[int, float] = {}
-        self.taken: list[int] = []
-        forward = LossModel.forward
-        for kind in (Loader, LiveLoader):
-            monkeypatch.setattr(kind, "take", self._noting(kind.take))
-
-        def faulty(model: LossModel, *inputs: Any) -> Any:
-            total, rows = forward(model, *inputs)
-            return (total * self.at.get(self.taken[-1], 1.0) if self.taken else total), rows
-
-        monkeypatch.setattr(LossModel, "forward", faulty)
-
-    def _noting(self, take: Callable[..., Any]) -> Callable[..., Any]:
-        def taking(loader: BlockLoader, first: int, *rest: int) -> Any:
-            self.taken.append(first)
-            return take(loader, first, *rest)
-
-        return taking
-
-    def put(self, steps: Collection[int], factor: float = NAN) -> None:
-        """Faults where those numbers of steps are, counted from 1 in the order of the data."""
-        self.at |= {(step - 1) * BLOCKS: factor for step in steps}
-
-
-@pytest.fixture
-def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
-    return Faults(monkeypatch)
 
 
 def records(folder: Path, *kinds: str) -> list[dict[str, Any]]:
@@ -275,7 +238,8 @@ RANKS = """
 import sys
 import pytest
 sys.path.insert(0, sys.argv[1])
-from test_health import BLOCKS, QUIET, Faults
+from faults import Faults
+from test_health import QUIET
 from ingot.distributed import World
 from ingot.recipe import Recipe
 from ingot.train.run import train

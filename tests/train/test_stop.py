@@ -17,7 +17,7 @@ from ingot.checkpoint.manifest import verify
 from ingot.distributed import World
 from ingot.recipe import Recipe
 from ingot.train import run as run_module
-from ingot.train import settle
+from ingot.train import saving, settle
 from ingot.train.run import train
 from ingot.train.stop import Stop, Stopped
 
@@ -153,7 +153,7 @@ def at_the_second(monkeypatch: Any, place: str, number: int) -> None:
         monkeypatch.setattr(run_module, "held_out_batches", batches)
         monkeypatch.setattr(run_module, "HELD_OUT_TOKENS", 32)
     else:
-        write = run_module.save_state
+        write = saving.save_state
 
         def state(*arguments: Any, **settings: Any) -> None:
             calls.append(place)
@@ -161,7 +161,7 @@ def at_the_second(monkeypatch: Any, place: str, number: int) -> None:
                 signal.raise_signal(number)
             write(*arguments, **settings)
 
-        monkeypatch.setattr(run_module, "save_state", state)
+        monkeypatch.setattr(saving, "save_state", state)
 
 
 def test_a_run_that_is_asked_to_end_while_it_is_busy_ends_saved_and_goes_on(tiny: Callable, monkeypatch):

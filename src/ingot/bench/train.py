@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -22,6 +20,7 @@ from rich.table import Table
 from torch import nn
 
 from ingot.bench.plain import PlainDecoder, TransformersDecoder
+from ingot.bench.turns import answer, begin
 from ingot.data.loader import TokenBatch
 from ingot.distributed import World
 from ingot.engine.compiled import reason
@@ -73,8 +72,8 @@ def bench_train(seconds: float = 60.0) -> list[Contender]:
 
     for contender in _contenders(device):
         console.print(f"warming up: {contender.name}", style="dim")
-        pipe = _start(contender, device)
-        if problem := _answer(pipe):
+        pipe = begin(_work, contender, device)
+        if problem := answer(pipe):
             leave_out(contender, problem)
         else:
             running.append((contender, pipe))
@@ -82,11 +81,11 @@ def bench_train(seconds: float = 60.0) -> list[Contender]:
     end, rounds = time.monotonic() + seconds, 0
     while running and (time.monotonic() < end or rounds < LEAST_ROUNDS):
         for contender, pipe in list(running):
-            answer = _answer(pipe, "step")
-            if isinstance(answer, float):
-                contender.seconds.append(answer)
+            took = answer(pipe, "step")
+            if isinstance(took, float):
+                contender.seconds.append(took)
             else:
-                leave_out(contender, answer)
+                leave_out(contender, took)
                 running.remove((contender, pipe))
         for precision, found in rates.items():
             found.append(matmul_peak(device, precision))
@@ -109,25 +108,6 @@ def _contenders(device: torch.device) -> list[Contender]:
     peer = [("transformers", fastest, False)] if importlib.util.find_spec("transformers") else []
     own = [("ingot", fastest, mode) for mode in modes]
     return [Contender(*setting) for setting in (*plain, *peer, *own)]
-
-
-def _start(contender: Contender, device: torch.device) -> Connection:
-    """Begin a contender's process; the pipe to it."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    context.Process(target=_work, args=(contender, device, theirs), daemon=True).start()
-    theirs.close()  # or the pipe would not end with the process, and waiting for an answer might never
-    return ours
-
-
-def _answer(pipe: Connection, question: str = "") -> Any:
-    """What a contender's process says next, asked `question` if there is one; in words where it has ended."""
-    try:
-        if question:
-            pipe.send(question)
-        return pipe.recv()
-    except (EOFError, OSError):
-        return "its process has ended, perhaps for want of memory"
 
 
 def _work(contender: Contender, device: torch.device, pipe: Connection) -> None:

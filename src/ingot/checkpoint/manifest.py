@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -62,13 +62,13 @@ class Manifest(Config):
     @classmethod
     def of(cls, folder: Path, **fields: Any) -> Self:
         """The manifest of the files that lie in `folder` now; `fields` are the rest of it."""
-        files = {
-            path.relative_to(folder).as_posix(): FileRecord(sha256=sha256(path), bytes=path.stat().st_size)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path != folder / MANIFEST
-        }
+        return cls.now(recorded(folder, [path for path in folder.rglob("*") if path.is_file()]), **fields)
+
+    @classmethod
+    def now(cls, files: Mapping[str, FileRecord], **fields: Any) -> Self:
+        """The manifest of `files`, of this moment where `fields` name no other."""
         created = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        return cls(**{"created": created, **fields, "files": files})
+        return cls(**{"created": created, **fields, "files": dict(sorted(files.items()))})
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -89,6 +89,15 @@ class Manifest(Config):
     def to_json(self) -> str:
         """The text of the file `manifest.json`."""
         return _seal(self.to_dict())
+
+
+def recorded(folder: Path, paths: Iterable[Path]) -> dict[str, FileRecord]:
+    """What the files at `paths` inside the checkpoint `folder` are now; a manifest is none of them."""
+    return {
+        path.relative_to(folder).as_posix(): FileRecord(sha256=sha256(path), bytes=path.stat().st_size)
+        for path in sorted(paths)
+        if path != folder / MANIFEST
+    }
 
 
 def verify(folder: Path, part: str = "", *, contents: bool = True) -> Manifest:

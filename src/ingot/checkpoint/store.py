@@ -9,12 +9,15 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from ingot.checkpoint.manifest import MANIFEST, CheckpointDamaged, Manifest, verify
-from ingot.files import DRAFT, new_folder, write_atomically
+from ingot.checkpoint.manifest import MANIFEST, CheckpointDamaged, FileRecord, Manifest, recorded, verify
+from ingot.files import DRAFT, disk_errors, draft_of, flush, new_folder, write_atomically
+
+if TYPE_CHECKING:
+    from ingot.distributed import World
 
 FOLDER = "checkpoints"  # inside a run's folder
 MODEL = "model"  # inside a checkpoint
@@ -42,20 +45,55 @@ class Checkpoint:
         return self.path / MODEL
 
 
-def save(folder: Path, parts: Parts, **fields: Any) -> Manifest:
+def save(folder: Path, parts: Parts, *, world: World | None = None, **fields: Any) -> Manifest:
     """Write one checkpoint: every part, then the manifest with its `fields`, then one rename shows it.
 
-    A damaged checkpoint that has this name already is moved aside. Raises UserError where the disk is full or not
-    writable; nothing but what was saved before is there then.
+    Every rank of a `world` calls this with parts of its own, which are single files on all but the main one. A damaged
+    checkpoint that has this name already is moved aside. Raises UserError, on all ranks, where the disk is full or not
+    writable for any of them; nothing but what was saved before is there then.
     """
-    with new_folder(folder) as draft, _plain_errors():
+    main, each = (world.main, world.each) if world else (True, _by_itself)
+    draft = draft_of(folder)
+    with contextlib.ExitStack() as stack:
+        each(lambda: _begin(folder, stack) if main else None)
+        names = each(lambda: _write(draft, parts, folder))
+        theirs = {draft / name for own in names[1:] for name in own}
+        mine = _files_in(draft) - theirs if main else {draft / name for name in parts}
+        records = each(lambda: recorded(draft, mine))
+        each(lambda: _show(folder, stack, records, fields) if main else None)
+    return Manifest.read(folder)
+
+
+def _begin(folder: Path, stack: contextlib.ExitStack) -> None:
+    stack.enter_context(new_folder(folder))
+
+
+def _show(
+    folder: Path, stack: contextlib.ExitStack, records: Iterable[Mapping[str, FileRecord]], fields: Mapping[str, Any]
+) -> None:
+    """Give the draft its manifest and then its name."""
+    manifest = Manifest.now({name: record for own in records for name, record in own.items()}, **fields)
+    (draft_of(folder) / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    _make_room(folder)
+    stack.pop_all().close()
+
+
+def _write(draft: Path, parts: Parts, folder: Path) -> list[str]:
+    """Write this rank's parts to the disk; their names."""
+    with disk_errors(folder), _plain_errors():
         for name, write in parts.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             write(draft / name)
-        manifest = Manifest.of(draft, **fields)
-        (draft / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        _make_room(folder)
-    return manifest
+        flush([draft / name for name in parts])
+    return list(parts)
+
+
+def _files_in(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def _by_itself(act: Callable[[], Any]) -> list[Any]:
+    return [act()]
 
 
 class Checkpoints:
@@ -95,14 +133,18 @@ class Checkpoints:
         """Where the checkpoint of `step` lies, or would."""
         return self.folder / f"step-{step:06d}"
 
-    def save(self, parts: Parts, *, step: int, **fields: Any) -> Checkpoint:
-        """Save the run as it stands at `step`, unless a whole checkpoint of that step is there already."""
-        self._sweep()
+    def save(self, parts: Parts, *, step: int, world: World | None = None, **fields: Any) -> Checkpoint:
+        """Save the run as it stands at `step`, unless a whole checkpoint of that step is there already.
+
+        Every rank of a `world` calls this; see `save` above.
+        """
         folder = self.folder_of(step)
-        try:
-            manifest = verify(folder)
-        except CheckpointDamaged:
-            manifest = save(folder, parts, step=step, **fields)
+        main = not world or world.main
+        there = self._ready(folder) if main else None
+        if world.agreed(there) if world else there:
+            manifest = Manifest.read(folder)
+        else:
+            manifest = save(folder, parts, world=world, step=step, **fields)
         self._saved = step
         self._distrusted.discard(folder)
         return Checkpoint(folder, manifest)
@@ -131,6 +173,10 @@ class Checkpoints:
             if checkpoint.path not in kept and not checkpoint.manifest.tags:
                 _remove(checkpoint)
 
+    def remove(self, step: int) -> None:
+        """Remove the checkpoint of `step`."""
+        _remove(Checkpoint(self.folder_of(step), Manifest.read(self.folder_of(step))))
+
     def drop_after(self, step: int) -> None:
         """Remove all checkpoints behind `step`, from which the run goes on in another way; tagged ones move aside."""
         for checkpoint in self.all():
@@ -158,6 +204,15 @@ class Checkpoints:
                 self.damaged.append(damage)
                 self._distrusted.add(checkpoint.path)
         return None
+
+    def _ready(self, folder: Path) -> bool:
+        """Whether a whole checkpoint is there already; drafts are swept away first."""
+        self._sweep()
+        try:
+            verify(folder)
+        except CheckpointDamaged:
+            return False
+        return True
 
     def _sweep(self) -> None:
         """Remove the drafts that a killed process left."""

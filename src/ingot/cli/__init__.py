@@ -7,12 +7,40 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from ingot.cli import bench, generating, recipes, training
+from ingot.cli import (
+    bench,
+    chatting,
+    evaluating,
+    exporting,
+    generating,
+    models,
+    recipes,
+    serving,
+    sweeping,
+    training,
+    watching,
+)
 from ingot.cli.app import app
 from ingot.cli.mistakes import misuse
 from ingot.errors import UserError
 
-__all__ = ["app", "bench", "generating", "main", "recipes", "run", "training"]  # importing a module adds its verbs
+# importing a module adds its verbs
+__all__ = [
+    "app",
+    "bench",
+    "chatting",
+    "evaluating",
+    "exporting",
+    "generating",
+    "main",
+    "models",
+    "recipes",
+    "run",
+    "serving",
+    "sweeping",
+    "training",
+    "watching",
+]
 
 # Exit statuses: a mistake that the user can mend; Ctrl-C (128 + SIGINT); nobody reads the output any more.
 MISTAKE, INTERRUPTED, UNREAD = 2, 130, 1

@@ -30,3 +30,14 @@ def time_preparing(
     from ingot.bench.prepare import bench_prepare
 
     bench_prepare(megabytes, rounds)
+
+
+@bench.command(name="generate", usage="Usage: ingot bench generate [--shape SHAPE] [--seconds SECONDS]")
+def time_generating(
+    shape: Annotated[str, Parameter(help="the model's size: 135M or 15M parameters, drawn at random")] = "135M",
+    seconds: Annotated[float, Parameter(help="time to measure for, all contenders together")] = 120.0,
+) -> None:
+    """Writing and reading text beside transformers and llama.cpp, with the same weights."""
+    from ingot.bench.generate import bench_generate
+
+    bench_generate(shape, seconds)

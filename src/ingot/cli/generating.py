@@ -1,4 +1,4 @@
-"""`ingot generate`: a trained model continues texts."""
+"""`ingot generate`: a trained model continues texts, those of the command line or those of a file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ingot.cli.app import ModelName, app
+from ingot.cli.sampling import Quantize, SamplingOptions
+from ingot.errors import UserError
 
 if TYPE_CHECKING:
     from ingot.generate.generator import Generator
     from ingot.generate.sampling import Sampling
+    from ingot.language_model import LanguageModel
+
+
+DEFAULTS = SamplingOptions()
 
 
 @app.command(usage="Usage: ingot generate MODEL [PROMPT …] [OPTIONS]")
@@ -20,41 +26,40 @@ def generate(
     model: ModelName,
     /,
     *prompts: Annotated[str, Parameter(name="PROMPT", help="text to continue; none: the model begins a document")],
-    max_new_tokens: Annotated[int, Parameter(help="tokens to write at most")] = 100,
-    temperature: Annotated[float, Parameter(help="0: always the likeliest token; below 1: tamer; above: wilder")] = 1.0,
-    top_k: Annotated[int, Parameter(help="choose among the k likeliest tokens; 0: among all")] = 0,
-    top_p: Annotated[float, Parameter(help="choose among the likeliest tokens that make up this share")] = 1.0,
-    repetition_penalty: Annotated[float, Parameter(help="above 1: less of what has been written already")] = 1.0,
-    seed: Annotated[int | None, Parameter(help="the same seed gives the same text; none: another each time")] = None,
+    options: SamplingOptions = DEFAULTS,
+    input: Annotated[
+        Path | None, Parameter(help="prompts from a file: .txt, one a line, or .jsonl, which may also hold messages")
+    ] = None,
+    output: Annotated[
+        Path | None, Parameter(help="results into a file: .json, .jsonl, .csv, .md or .txt; the same command goes on")
+    ] = None,
+    quantize: Quantize = None,
     runs: Annotated[Path, Parameter(help="folder of all runs")] = Path("runs"),
 ) -> None:
-    """Continue each PROMPT with a trained model, on standard output."""
-    from ingot.config import validate
-    from ingot.generate.sampling import Sampling
+    """Continue each PROMPT with a trained model, on standard output; or many from a file, into another."""
+    sampling = options.sampling("generate")
+    if input is None and output is None:
+        _write_continuations(_load(model, runs, quantize).generator, prompts or [""], sampling)
+        return
+    from ingot.batches.job import Job, results_of
+    from ingot.batches.prompts import prompts_of, read_prompts
+    from ingot.batches.results import continuous, form_of
 
-    options = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "repetition_penalty": repetition_penalty,
-        "seed": seed,
-    }
-    sampling = validate(Sampling, options, where="generate")
-    _write_continuations(_load_generator(model, runs), prompts or [""], sampling)
+    if input and prompts:
+        raise UserError("prompts are given here and in a file", where="generate", mend="leave one of them out")
+    if output:
+        form_of(output)  # before the model is loaded: a wrong name is told at once
+    entries = read_prompts(input) if input else prompts_of(prompts or [""])
+    made = Job(_load(model, runs, quantize), entries, sampling).run(output)
+    print(
+        f"{len(made):,} texts in {output}" if output else continuous(results_of(entries, made)), end="\n" * bool(output)
+    )
 
 
-def _load_generator(reference: str, runs: Path) -> Generator:
-    from ingot.checkpoint.registry import resolve
+def _load(reference: str, runs: Path, quantize: Quantize) -> LanguageModel:
+    from ingot.language_model import load
 
-    folder = resolve(reference, runs)  # before PyTorch is loaded: a wrong name is told at once
-    from ingot.distributed import World
-    from ingot.generate.generator import Generator
-    from ingot.model.huggingface import load_model
-    from ingot.tokenizer.tokenizer import Tokenizer
-
-    network = load_model(folder, device=World.alone().device).eval()
-    return Generator(network, Tokenizer.load(folder))
+    return load(reference, runs=runs, quantize=quantize)
 
 
 def _write_continuations(generator: Generator, prompts: Sequence[str], sampling: Sampling) -> None:

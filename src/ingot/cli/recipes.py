@@ -25,7 +25,8 @@ def list_recipes() -> None:
     rows = []
     for name, path in builtin_recipes().items():
         recipe = Recipe.load(name)
-        model = recipe.model.with_vocabulary(vocabulary_of(recipe))
+        fresh = recipe.model_copy(update={"start": ""})  # the model to start from may not be there yet
+        model = recipe.model.with_vocabulary(vocabulary_of(fresh))
         purpose = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
         total = parameter_counts(model)["total"]
         rows.append((name, f"{total / 1e9:.2f}B" if total >= 1e9 else f"{total / 1e6:.1f}M", purpose))

@@ -11,7 +11,7 @@ from ingot.cli.app import Overrides, RecipeName, app
 
 @app.command(usage="Usage: ingot demo [KEY=VALUE …]")
 def demo(*overrides: Overrides) -> None:
-    """Raise a small model from packaged text in minutes, and write a report on it; again: go on."""
+    """Raise a small model from packaged text in minutes, and teach it to talk; again: go on."""
     from ingot.demo import demo
 
     demo(overrides)

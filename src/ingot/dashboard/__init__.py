@@ -1,5 +1,1 @@
-"""What is shown of runs: the report of one run as a self-contained page."""
-
-from ingot.dashboard.report import write_report
-
-__all__ = ["write_report"]
+"""What is shown of runs: a report of one as a self-contained page, and a live page over all of them."""

@@ -3,6 +3,7 @@
 
 const MARGIN = { top: 10, bottom: 28, left: 44 }; // on the right, as much as the names need
 const HEIGHTS = { whole: 340, half: 220, third: 190 };
+const NAMED = 6; // curves of a chart that have their names at their ends, at most
 const TIMES = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800];
 const LOG_TIMES = [0.1, 1, 10, 60, 600, 3600, 36000, 360000];
 const SUBDIVISIONS = [[1], [1, 2, 5], [1, 1.5, 2, 3, 5, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9]];
@@ -20,6 +21,7 @@ function element(name, attributes = {}, text = "") {
 // ---- figures ----
 
 function thousands(value) {
+  if (Math.abs(value) >= 1e15) return value.toExponential(2).replace("+", "");
   const [size, letter] = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"], [1, ""]].find(([size]) => Math.abs(value) >= size * 0.9995) ?? [1, ""];
   return Number((value / size).toPrecision(3)) + letter;
 }
@@ -46,6 +48,8 @@ function time(seconds) {
 function position(value, axis) {
   if (value === null) return "";
   if (axis === "seconds") return time(value);
+  if (axis === "flops") return `${thousands(value)} FLOPs`;
+  if (axis === "parameters") return `${thousands(value)} parameters`;
   return axis === "tokens" ? `${thousands(value)} tokens` : `step ${whole(value)}`;
 }
 
@@ -54,6 +58,7 @@ function labels(ticks, kind) {
   if (kind === "seconds") return ticks.map((tick) => (tick ? time(tick) : "0"));
   if (kind === "percent") return ticks.map((tick) => `${Number((100 * tick).toFixed(6))}%`);
   const largest = Math.max(...ticks.map(Math.abs));
+  if (largest >= 1e15) return ticks.map((tick) => (tick ? tick.toExponential().replace("+", "") : "0"));
   const [size, letter] = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e4, "k"]].find(([size]) => largest >= size) ?? [1, ""];
   const unit = letter === "k" ? 1e3 : size;
   const scaled = ticks.map((tick) => Number((tick / unit).toPrecision(6)));
@@ -69,7 +74,7 @@ function linearTicks(low, high, count, kind) {
   const power = 10 ** Math.floor(Math.log10(rough));
   let step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough * 0.999);
   if (kind === "seconds") step = TIMES.find((candidate) => candidate >= rough) ?? step;
-  if (kind === "step" || kind === "tokens") step = Math.max(1, Math.round(step));
+  if (["step", "tokens", "parameters"].includes(kind)) step = Math.max(1, Math.round(step));
   const ticks = [];
   for (let at = Math.ceil(low / step - 1e-9); at * step <= high + step * 1e-9; at++) ticks.push(Number((at * step).toPrecision(12)));
   return ticks;
@@ -109,21 +114,44 @@ function scale(values, from, to, { logarithmic = false, zero = false, pad = 0, c
   };
 }
 
-// ---- one chart ----
+// ---- one chart: its curves are {series, value, label, look}; `series` says where the values lie ----
 
 // The place in an ascending list, gaps skipped, that is nearest to `wanted`.
 function nearest(list, wanted) {
+  if (!list) return -1;
+  let low = 0, high = list.length - 1;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (list[middle] !== null && list[middle] < wanted) low = middle + 1;
+    else high = middle;
+  }
   let best = -1;
-  for (let index = 0; index < list.length; index++)
+  for (let index = Math.max(0, low - 2); index <= Math.min(list.length - 1, low + 1); index++)
     if (list[index] !== null && (best < 0 || Math.abs(list[index] - wanted) < Math.abs(list[best] - wanted))) best = index;
   return best;
 }
 
-function path(series, axis, x, y) {
-  let drawn = "";
-  let pen = "M";
-  series.value.forEach((value, index) => {
-    const [across, down] = [x.at(series[axis][index]), y.at(value)];
+// The mean of the values within `reach` places on either side; at the beginning, where a loss falls steeply, the window
+// stays symmetric by being narrow, so that it does not lag.
+function smooth(values, reach) {
+  if (!reach) return values;
+  const sums = [0], counts = [0];
+  for (const value of values) {
+    sums.push(sums.at(-1) + (value ?? 0));
+    counts.push(counts.at(-1) + (value !== null));
+  }
+  return values.map((_, place) => {
+    const side = Math.min(reach, place);
+    const [low, high] = [place - side, Math.min(place + side + 1, values.length)];
+    const count = counts[high] - counts[low];
+    return count ? (sums[high] - sums[low]) / count : null;
+  });
+}
+
+function path(along, values, x, y) {
+  let drawn = "", pen = "M";
+  values.forEach((value, index) => {
+    const [across, down] = [x.at(along[index]), y.at(value)];
     if (across === null || down === null) return void (pen = "M");
     // h0 makes a point that stands alone between gaps a dot.
     drawn += `${pen}${across.toFixed(1)} ${down.toFixed(1)}${pen === "M" ? "h0" : ""}`;
@@ -132,31 +160,41 @@ function path(series, axis, x, y) {
   return drawn;
 }
 
-function lastShown(series, axis, x, y) {
-  for (let index = series.value.length - 1; index >= 0; index--) {
-    const [across, down] = [x.at(series[axis][index]), y.at(series.value[index])];
-    if (across !== null && down !== null) return { series, value: series.value[index], across, down };
+// Where records were joined: from the least to the most of each place, and on to the next, so that no extreme is lost.
+function extremes(along, { low, high }, x, y) {
+  return path(along.flatMap((at) => [at, at]), low.flatMap((value, index) => [value, high[index]]), x, y);
+}
+
+// What lies between the least and the most, as an area.
+function band(along, { low, high }, x, y) {
+  return `${path([...along, ...along.toReversed()], [...low, ...high.toReversed()], x, y)}Z`;
+}
+
+function lastShown(curve, axis, x, y) {
+  for (let index = curve.value.length - 1; index >= 0; index--) {
+    const [across, down] = [x.at(curve.series[axis][index]), y.at(curve.value[index])];
+    if (across !== null && down !== null) return { curve, value: curve.value[index], across, down };
   }
   return null;
 }
 
 // Names stand at the ends of their lines, moved apart where they would touch; a line alone shows its last figure.
-function endLabels(chart, axis, x, y) {
-  const ends = named(chart).map((series) => lastShown(series, axis, x, y)).filter(Boolean);
+function endLabels(chart, curves, axis, x, y) {
+  const ends = curves.map((curve) => lastShown(curve, axis, x, y)).filter(Boolean);
   ends.sort((a, b) => a.down - b.down);
   for (let index = 1; index < ends.length; index++) ends[index].down = Math.max(ends[index].down, ends[index - 1].down + 15);
-  return ends.map(({ series, value, across, down }) =>
-    element("text", { x: across + 8, y: down + 4, class: series.look }, ends.length > 1 ? series.label : figure(value, chart.figures)));
+  return ends.map(({ curve, value, across, down }) =>
+    element("text", { x: across + 8, y: down + 4, class: curve.look }, endText(chart, curves, curve, value)));
 }
 
-const named = (chart) => chart.series.filter((series) => series.look !== "raw");
+const endText = (chart, curves, curve, value) => (curves.length > 1 ? curve.short : figure(value, chart.figures));
 
-function endRoom(chart) {
-  const texts = named(chart).map((series) => (named(chart).length > 1 ? series.label : figure(series.value.at(-1), chart.figures)));
-  return 12 + 7.5 * Math.max(5, ...texts.map((text) => text.length));
+function endRoom(chart, curves) {
+  if (curves.length > NAMED) return 12;
+  return 12 + 7.5 * Math.max(5, ...curves.map((curve) => endText(chart, curves, curve, curve.value.at(-1)).length));
 }
 
-function axes(chart, axis, x, y, box) {
+function axes(chart, curves, axis, x, y, box) {
   const parts = [];
   const upLabels = labels(y.ticks, chart.figures === "percent" ? "percent" : "");
   y.ticks.forEach((tick, index) => {
@@ -166,35 +204,56 @@ function axes(chart, axis, x, y, box) {
   parts.push(element("line", { x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom, class: "base" }));
   const alongLabels = labels(x.ticks, axis);
   x.ticks.forEach((tick, index) => parts.push(element("text", { x: x.at(tick), y: box.bottom + 18, "text-anchor": "middle" }, alongLabels[index])));
-  const name = { step: "steps", tokens: "tokens", seconds: "time" }[axis];
-  if (chart.width === "whole") parts.push(element("text", { x: box.right + endRoom(chart), y: box.bottom + 18, "text-anchor": "end" }, name));
+  const name = { step: "steps", tokens: "tokens", seconds: "time", flops: "FLOPs", parameters: "parameters" }[axis];
+  const room = endRoom(chart, curves);
+  if (chart.width === "whole" && room > 50) parts.push(element("text", { x: box.right + room, y: box.bottom + 18, "text-anchor": "end" }, name));
   return parts;
 }
 
-// Draws `chart` into `svg`, `width` pixels wide; returns its scales, or null when nothing of it can be shown.
-function draw(svg, chart, { axis, width, logX, logY }) {
+function extent(curves, axis, logX, logY) {
+  const xs = [], ys = [];
+  for (const { series, value } of curves) {
+    const along = series[axis];
+    const shown = (index) => along[index] !== null && !(logX && along[index] <= 0);
+    for (const values of series.low ? [value, series.low, series.high] : [value, series.value])
+      values.forEach((one, index) => one !== null && !(logY && one <= 0) && shown(index) && ys.push(one));
+    for (const at of along) if (at !== null) xs.push(at);
+  }
+  return [xs, ys];
+}
+
+// Draws `curves` into `svg`, `width` pixels wide; returns its scales, or null when nothing of it can be shown.
+function draw(svg, chart, every, { axis, width, logX, logY, faint }) {
+  const curves = every.filter((curve) => curve.series[axis]);
   const height = width < 520 && chart.width === "whole" ? 260 : HEIGHTS[chart.width];
-  const box = { left: MARGIN.left, right: width - endRoom(chart), bottom: height - MARGIN.bottom };
-  const xs = chart.series.flatMap((series) => series[axis]);
-  const ys = chart.series.flatMap((series) => series.value);
+  const box = { left: MARGIN.left, right: width - endRoom(chart, curves), bottom: height - MARGIN.bottom };
+  const logarithmic = logY && chart.scale === "logarithmic";
+  const [xs, ys] = extent(curves, axis, logX, logarithmic);
   const x = scale(xs, box.left, box.right, { logarithmic: logX, zero: true, count: Math.min(8, Math.floor((box.right - box.left) / 60)), kind: axis });
-  const y = scale(ys, box.bottom, MARGIN.top, { logarithmic: logY && chart.scale === "logarithmic", zero: chart.scale === "zero", pad: 0.05, count: Math.floor(height / 45) });
+  const y = scale(ys, box.bottom, MARGIN.top, { logarithmic, zero: chart.scale === "zero", pad: 0.05, count: Math.floor(height / 45) });
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren();
   if (!x || !y) return null;
-  svg.append(...axes(chart, axis, x, y, box));
-  for (const series of chart.series.toReversed()) {
-    svg.append(element("path", { d: path(series, axis, x, y), class: series.look }));
-    const sparse = series.look === "validation" ? series.value.length <= 60 : series.value.length <= 12;
-    if (sparse && series.look !== "raw") svg.append(...dots(series, axis, x, y, 3));
+  svg.append(...axes(chart, curves, axis, x, y, box));
+  if (faint)
+    for (const { series, look, raw } of curves) {
+      if (look === "fit") svg.append(element("path", { d: band(series[axis], series, x, y), class: "band" }));
+      else if (series.low) svg.append(element("path", { d: extremes(series[axis], series, x, y), class: `raw ${look}` }));
+      else if (raw) svg.append(element("path", { d: path(series[axis], series.value, x, y), class: `raw ${look}` }));
+    }
+  for (const curve of curves.toReversed()) {
+    curve.drawn = element("path", { d: path(curve.series[axis], curve.value, x, y), class: curve.look });
+    svg.append(curve.drawn);
+    const sparse = curves.length > NAMED ? false : curve.look === "points" || curve.value.length <= (curve.look === "validation" ? 60 : 12);
+    if (sparse) svg.append(...dots(curve, axis, x, y, 3));
   }
-  svg.append(...endLabels(chart, axis, x, y));
-  return { x, y, box };
+  if (curves.length <= NAMED) svg.append(...endLabels(chart, curves, axis, x, y));
+  return { x, y, box, curves };
 }
 
-function dots(series, axis, x, y, radius, places = series.value.keys()) {
+function dots(curve, axis, x, y, radius, places = curve.value.keys()) {
   return [...places]
-    .map((index) => [x.at(series[axis][index]), y.at(series.value[index])])
+    .map((index) => [x.at(curve.series[axis][index]), y.at(curve.value[index])])
     .filter(([across, down]) => across !== null && down !== null)
-    .map(([across, down]) => element("circle", { cx: across, cy: down, r: radius, class: series.look }));
+    .map(([across, down]) => element("circle", { cx: across, cy: down, r: radius, class: curve.look }));
 }

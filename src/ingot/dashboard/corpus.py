@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from ingot.dashboard.follow import Record
 from ingot.dashboard.markup import count, mapping, row, table, tokens
-from ingot.dashboard.run import Record, RunRecord, number
+from ingot.dashboard.run import RunRecord
+from ingot.dashboard.series import number
 from ingot.dashboard.text import DASH, compact, escape, plain
 from ingot.data.build.report import size
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from ingot.dashboard.run import Record, number
+from ingot.dashboard.follow import Record
+from ingot.dashboard.series import number
 from ingot.dashboard.text import DASH, compact, escape, setting
 
 

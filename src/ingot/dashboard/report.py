@@ -1,18 +1,15 @@
-"""The report of one run: report.html, one file that needs nothing beside it."""
+"""The page of one run: as report.html a file that needs nothing beside it, in the dashboard one that follows it."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from importlib import resources
 from pathlib import Path
-from string import Template
 
-from ingot.dashboard import sections
-from ingot.dashboard.charts import chart_data
+from ingot.dashboard import kept, sections
 from ingot.dashboard.corpus import corpus
+from ingot.dashboard.curves import chart_data
+from ingot.dashboard.page import page
 from ingot.dashboard.run import RunRecord
-from ingot.dashboard.text import embed_json, escape
+from ingot.dashboard.text import escape
 from ingot.files import write_atomically
 
 
@@ -26,48 +23,39 @@ def write_report(run_folder: Path) -> Path:
     return path
 
 
-def render(run: RunRecord) -> str:
+def render(run: RunRecord, live: str = "") -> str:
     """The whole page. All that comes from the run is escaped, and the page's policy runs no script but its own."""
-    style, script = _asset("page.css"), _asset("chart.js") + _asset("page.js")
-    commands = "\n".join(
-        f"<div><dt>{escape(purpose)}</dt><dd><code>{escape(command)}</code></dd></div>"
-        for purpose, command in sections.commands(run)
-    )
-    parts = {
-        "policy": f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'",
-        "style": style,
-        "script": script,
-        "data": embed_json(chart_data(run)),
-        "name": escape(run.name),
-        "verdict": escape(sections.verdict(run)),
+    eyebrow = 'ingot · <a href="/">all runs</a>' if live else "ingot · report of a run"
+    fixed = {"eyebrow": eyebrow, "name": escape(run.name)}
+    inside = fixed | parts(run, live=bool(live))
+    return page("run.html", inside, chart_data([run]), title=run.name, description=_description(run), live=live)
+
+
+def parts(run: RunRecord, *, live: bool = False) -> dict[str, str]:
+    """What changes while a run goes on: HTML by the name of its place in the page."""
+    return {
         "headline": sections.headline(run),
         "figures": sections.figures(run),
         "extent": escape(sections.extent(run)),
         "measurements": sections.measurements(run),
         "health": sections.health(run),
+        "plan": kept.plan(run),
         "samples": sections.samples(run),
+        "evaluations": kept.evaluations([run]),
         "corpus": corpus(run),
-        "recipe": sections.recipe(run),
+        "commands": sections.commands(run),
+        "checkpoints": kept.checkpoints(run, live=live),
+        "facts": sections.facts(run),
         "recipe_text": escape(run.recipe_text),
-        "machine": sections.machine(run),
-        "parameters": sections.parameters(run),
-        "checkpoints": sections.checkpoints(run),
-        "commands": commands,
         "unreadable": _unreadable(run.unreadable),
     }
-    return Template(_asset("page.html")).substitute(parts)
+
+
+def _description(run: RunRecord) -> str:
+    return f"{run.name}: {sections.verdict(run)}"
 
 
 def _unreadable(lines: int) -> str:
     if not lines:
         return ""
     return f"{lines:,} {'line' if lines == 1 else 'lines'} of the run's records could not be read and is left out here."
-
-
-def _asset(name: str) -> str:
-    return resources.files("ingot.dashboard").joinpath(name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    """What a content security policy calls `text`: only an element of exactly this content is run or applied."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

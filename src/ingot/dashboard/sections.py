@@ -8,14 +8,16 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
+from ingot.dashboard.follow import Record
 from ingot.dashboard.markup import count, entries, mapping, row, table, tokens
-from ingot.dashboard.run import Record, RunRecord, flatten, number
-from ingot.dashboard.series import spread
+from ingot.dashboard.run import RunRecord, flatten
+from ingot.dashboard.series import number, spread
 from ingot.dashboard.text import DASH, compact, duration, escape, plain, setting
 
 SAMPLE_STEPS = 60  # of all at which samples were written
 PRINTED_SAMPLE_STEPS = 5  # of those, on paper
 SAMPLES_CHARACTERS = 500_000  # of all samples together
+LAST_CHARACTERS = 1_000  # of each of a run's last ones, beside those of other runs
 TABLE_ROWS = 40
 
 
@@ -29,7 +31,7 @@ def verdict(run: RunRecord) -> str:
             f"(loss {plain(number(measured.get('loss')))}, perplexity {plain(number(measured.get('perplexity')), 1)}) "
             f"{effort}"
         )
-    if run.of("train"):
+    if math.isfinite(run.latest("loss")):
         return f"training loss {plain(run.latest('loss'))} {effort}; no held-out figure yet"
     return "nothing was recorded yet"
 
@@ -41,7 +43,7 @@ def headline(run: RunRecord) -> str:
     total = number(mapping(run.start, "parameters").get("total", run.start.get("parameters")))
     size = f" of {compact(total)} parameters" if math.isfinite(total) else ""
     family = escape(run.setting("model.family") or "model")
-    steps, planned = run.latest("step"), _planned(run)
+    steps, planned = run.latest("step"), planned_steps(run)
     done = f"{steps:,.0f}" if math.isfinite(steps) else "0"
     of_all = f"{done} of {planned:,.0f} steps" if math.isfinite(planned) and planned != steps else f"{done} steps"
     state = f'<span class="state">{run.state.capitalize()}.</span>'
@@ -96,7 +98,7 @@ def measurements(run: RunRecord) -> str:
 def health(run: RunRecord) -> str:
     """The updates that were left out and the ways back, as a table; nothing where there were none."""
     rows = []
-    for record in run.records:
+    for record in run.journal.events:
         if record.get("kind") not in ("health", "rollback"):
             continue
         back = record["kind"] == "rollback"
@@ -128,17 +130,41 @@ def samples(run: RunRecord) -> str:
     return "\n".join(moments) or '<li class="quiet">Nothing yet.</li>'
 
 
+def last_samples(run: RunRecord) -> str:
+    """What the model wrote at the last step at which it wrote."""
+    last = max((number(sample.get("step")) for sample in run.samples), default=math.nan)
+    return _quotes([sample for sample in run.samples if number(sample.get("step")) == last], LAST_CHARACTERS)
+
+
 def _samples_at(step: float, written: list[Record], room: int, *, on_paper: bool) -> str:
     tokens = number(written[0].get("tokens"))
     after = f" · {compact(tokens)} tokens" if math.isfinite(tokens) else ""
-    texts = [(escape(sample.get("prompt", "")), escape(_cut(sample.get("text"), room))) for sample in written]
-    quotes = "\n".join(f'<blockquote dir="auto"><b>{prompt}</b>{text}</blockquote>' for prompt, text in texts)
+    quotes = _quotes(written, room)
     mark = " on-paper" if on_paper else ""
     return f'<li class="sample{mark}" data-step="{step:.0f}">\n<h3>Step {step:,.0f}{after}</h3>\n{quotes}\n</li>'
 
 
+def _quotes(written: list[Record], room: int) -> str:
+    texts = [
+        (
+            escape(sample.get("prompt", "")),
+            "<br>" if sample.get("answers") else "",
+            escape(_cut(sample.get("text"), room)),
+        )
+        for sample in written
+    ]
+    return "\n".join(f'<blockquote dir="auto"><b>{prompt}</b>{gap}{text}</blockquote>' for prompt, gap, text in texts)
+
+
+def facts(run: RunRecord) -> str:
+    """Machine, parameters and recipe in groups: of the recipe one for each part, and one for what stands at its top."""
+    groups = [("Machine", machine(run)), ("Parameters", parameters(run))]
+    first = [f'<section class="group"><h3>{name}</h3>\n<dl>{text}</dl></section>' for name, text in groups]
+    return "\n".join([*first, recipe(run)])
+
+
 def recipe(run: RunRecord) -> str:
-    """The recipe in groups: one for each of its parts, and one for what stands at its top."""
+    """The recipe in groups."""
     top = {key: value for key, value in run.recipe.items() if not isinstance(value, dict)}
     groups = {"run": top} | {key: value for key, value in run.recipe.items() if isinstance(value, dict)}
     return "\n".join(_group(str(name), flatten(values)) for name, values in groups.items() if values)
@@ -176,39 +202,36 @@ def parameters(run: RunRecord) -> str:
     return entries(counts.items())
 
 
-def checkpoints(run: RunRecord) -> str:
-    """The checkpoints that are there, as the rows of a table."""
-    manifests = run.checkpoints()
-    losses = [number(mapping(manifest, "losses").get("validation")) for manifest in manifests]
-    best = min(filter(math.isfinite, losses), default=math.nan)
-    rows = []
-    for manifest, loss in zip(manifests, losses, strict=True):
-        marks = ["best"] * (loss == best) + ["latest"] * (manifest is manifests[-1])
-        sizes = [number(file.get("bytes")) for file in mapping(manifest, "files").values() if isinstance(file, dict)]
-        name = f"<code>{escape(run.name)}@{number(manifest['step']):.0f}</code>"
-        name += f' <span class="quiet">{", ".join(marks)}</span>' if marks else ""
-        size = f"{sum(sizes) / 1e6:,.1f} MB" if sizes else DASH
-        rows.append(row(name, [compact(number(manifest.get("tokens"))), plain(loss), size]))
-    return "\n".join(rows) or row("none yet", [])
+def commands(run: RunRecord) -> str:
+    """How to go on, as the entries of a list."""
+    pairs = [(escape(purpose), escape(command)) for purpose, command in _commands(run)]
+    return "\n".join(f"<div><dt>{purpose}</dt><dd><code>{command}</code></dd></div>" for purpose, command in pairs)
 
 
-def commands(run: RunRecord) -> list[tuple[str, str]]:
-    """How to go on: (what for, command) pairs of plain text, not escaped."""
+def _commands(run: RunRecord) -> list[tuple[str, str]]:
+    name, runs = shlex.quote(run.folder.name), run.folder.parent
+    where = "" if str(runs) == "runs" else f" --runs {shlex.quote(str(runs))}"
     recipe_file = shlex.quote(str(run.folder / "recipe.yaml")) if run.recipe_text else "RECIPE"
     found: list[tuple[str, str]] = []
-    if run.checkpoints():
+    if run.checkpoints:
         prompts = run.setting("samples.prompts")
         prompt = str(prompts[0]) if isinstance(prompts, list) and prompts else "The"
-        found.append(("Let it write", f"ingot generate {shlex.quote(run.name)} {shlex.quote(prompt)}"))
+        if any(sample.get("answers") for sample in run.samples):
+            found.append(("Talk with it", f"ingot chat {name}{where}"))
+        else:
+            found.append(("Let it write", f"ingot generate {name} {shlex.quote(prompt)}{where}"))
     if run.state != "finished":
         return [*found, ("Go on where it stands", f"ingot train {recipe_file}")]
     longer = _doubled(str(run.setting("train.duration") or "5 minutes"))
     return [*found, ("Train it longer", f'ingot train {recipe_file} train.duration="{longer}"')]
 
 
-def _planned(run: RunRecord) -> float:
-    """The steps that the run's duration came to: its recipe says `290 steps for 5 minutes`; NaN until it does."""
-    match = re.match(r"(\d+) steps for ", str(run.setting("train.settled") or ""))
+def planned_steps(run: RunRecord) -> float:
+    """The steps that the run's duration came to: its recipe says `290 steps for 5 minutes`; NaN until it does.
+
+    Found in the text, because reading all of a recipe takes longer than all else about a run.
+    """
+    match = re.search(r"^ +settled: ['\"]?(\d+) steps for ", run.recipe_text, re.MULTILINE)
     return float(match[1]) if match else math.nan
 
 

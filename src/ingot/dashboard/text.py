@@ -8,6 +8,8 @@ import math
 import re
 from typing import Any
 
+import orjson
+
 DASH = "–"  # where there is no figure
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, and halves of surrogate pairs
 
@@ -18,9 +20,19 @@ def escape(value: Any) -> str:
 
 
 def embed_json(value: Any) -> str:
-    """`value` as JSON that is safe inside a `<script>` element: no tag, comment or entity can begin in it."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    """`value` as JSON that is safe inside a `<script>` element: no tag, comment, entity or line can begin in it."""
+    text = to_json(value).decode()
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def to_json(value: Any) -> bytes:
+    """JSON of plain values and numpy arrays; a number that is not finite becomes null."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:  # half a surrogate pair in a text, which orjson does not write
+        return json.dumps(value, default=lambda array: orjson.loads(to_json(array))).encode()
 
 
 def plain(value: float, digits: int = 3) -> str:
@@ -31,9 +43,11 @@ def plain(value: float, digits: int = 3) -> str:
 
 
 def compact(value: float) -> str:
-    """A figure to three digits with its thousands as a letter: `12.3k`, `2.88M`."""
+    """A figure to three digits with its thousands as a letter: `12.3k`, `2.88M`; from 10^15 on with a power."""
     if not math.isfinite(value):
         return DASH
+    if abs(value) >= 1e15:
+        return f"{value:.3g}".replace("e+", "e")
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size * 0.9995:
             return f"{value / size:.3g}{letter}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingot.data.cache import TokenCache, TokenView
-from ingot.data.packing import Layout, Packing
+from ingot.data.packing import Cuts, Layout, Packing
 from ingot.errors import UserError
-from ingot.model.loss import IGNORED
+from ingot.model.objective import IGNORED
 
 
 class Blocks(Protocol):
@@ -51,22 +52,33 @@ class Slices:
 class Bins:
     """Whole documents, those longer than a block in pieces, packed by best fit; what stays free is padding.
 
+    A conversation that goes on in another piece is led there by the end token, as it is at its begin.
+
     Rows shorter than the block, as a stage can have them, cut it once more, and a document with it.
     """
 
     def __init__(self, view: TokenView, length: int, packing: Packing):
         self._view, self.length, self._packing = view, length, packing
         self.count, self.tokens = packing.count, packing.count * length
+        self._end = int(view.read(0, 1)[0])  # which leads the first document as well
+
+    @property
+    def cuts(self) -> Cuts:
+        """What became of long conversations."""
+        return self._packing.cuts(self._view)
 
     def fill(
         self, number: int, inputs: NDArray[np.int64], targets: NDArray[np.int64], starts: NDArray[np.bool_]
     ) -> None:
         """Write block `number`, as `Blocks` says."""
         place = 0
-        for begin, size in self._packing.pieces(number).tolist():
+        for begin, size, led in self._packing.pieces(number).tolist():
+            starts[place] = True
+            if led:  # the token behind it is no answer's, so there is nothing to learn
+                inputs[place] = self._end
+                place += 1
             own = slice(place, place + size)
             copy_tokens(self._view, begin, inputs[own], targets[own])
-            starts[place] = True
             place += size
 
 
@@ -99,6 +111,26 @@ def blocks_of(cache: TokenCache, length: int, layout: Layout, *, apart: bool) ->
     if layout == "slices":
         return [Slices(view, length) for view in views.values()]
     return [Bins(view, length, _packing(cache.folder, view, length, name)) for name, view in views.items()]
+
+
+def remarks(cache: TokenCache, sets: Sequence[Blocks]) -> Iterator[str]:
+    """What became of the training text of `cache` in blocks that are no plain slices of it, in lines for a person."""
+    bins = [one for one in sets if isinstance(one, Bins)]
+    if not bins:
+        if cache.train.masked:
+            yield "data.packing=slices cuts conversations anywhere; best_fit cuts them between turns alone"
+        return
+    length, cuts = bins[0].length, Cuts(*map(sum, zip(*(one.cuts for one in bins), strict=True)))
+    filled = cache.train.tokens - cuts.tokens + cuts.pieces
+    padding = 1 - filled / sum(one.tokens for one in bins)
+    yield f"best-fit packing: {sum(one.count for one in bins):,} blocks, {padding:.1%} padding"
+    if cuts.conversations:
+        yield (
+            f"longer than {length:,} tokens: {cuts.conversations:,} of {cache.train.documents:,} conversations, "
+            f"cut between turns; {cuts.pieces:,} pieces go on with one"
+        )
+    if cuts.tokens:
+        yield f"left out {cuts.tokens:,} tokens of turns that do not fit into {length:,} with what they answer"
 
 
 def _packing(folder: Path, view: TokenView, length: int, name: str) -> Packing:

@@ -2,24 +2,39 @@
 
 A document longer than a block is cut into whole blocks and a rest; rests and short documents share blocks. After Ding
 et al. (2024, arXiv:2404.10830): pieces in the order of falling size, each into the fullest block that still holds it.
+
+A conversation is cut behind an answer instead, and what goes on is led by the end token, as a prompt is from which the
+oldest turns were dropped. An answer that does not fit with what it answers is left out. The mask shows where answers
+end, so this needs neither the text nor the template, and one token cache serves every context.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ingot.data.cache import TokenView
+from ingot.errors import UserError
 from ingot.files import new_file
 
 Layout = Literal["slices", "best_fit"]  # how a stream becomes blocks: cut at every length, or by document
+Mask = Callable[[int, int], NDArray[np.bool_] | None]  # which of a range of tokens are learned; None: all
 WINDOW = 8_192  # blocks' worth of tokens that are packed among themselves: bounds the memory
-PIECE = np.dtype([("begin", "<i8"), ("size", "<i4")])  # tokens [begin, begin + size) of a view
+PIECE = np.dtype([("begin", "<i8"), ("size", "<i4"), ("led", "?")])  # tokens [begin, begin + size) of a view
+# led: the end token stands before them in the block, for they go on with a conversation
+
+
+class Cuts(NamedTuple):
+    """What packing made of conversations that are longer than a block."""
+
+    conversations: int  # that are cut
+    pieces: int  # that go on with one
+    tokens: int  # of turns that fit into no block, left out
 
 
 class Packing:
@@ -35,6 +50,7 @@ class Packing:
         """The packing of `view`, which is not empty, into blocks of `length` tokens: found as `folder/name`, or made.
 
         The same view and length give the same files to the byte, so that processes need not agree who makes them.
+        Raises UserError where no answer fits into a block, and where the files can't be written.
         """
         pieces, bounds = folder / f"{name}.pieces", folder / f"{name}.bounds"  # the second is written last
         if not _whole(pieces, bounds):
@@ -42,17 +58,28 @@ class Packing:
                 end = 0
                 last.write(np.array([0], "<i8").tobytes())
                 for found in _windows(view, length):
-                    blocks = best_fit(found["size"], length)
+                    blocks = best_fit(found["size"] + found["led"], length)
                     file.write(found[np.argsort(blocks, kind="stable")].tobytes())
                     ends = end + np.cumsum(np.bincount(blocks), dtype="<i8")
                     last.write(ends.tobytes())
-                    end = int(ends[-1])
+                    end = int(ends[-1]) if len(ends) else end
+                if not end:
+                    raise nothing_fits(length)
         return cls(pieces, bounds)
 
     def pieces(self, block: int) -> NDArray[np.void]:
-        """The pieces of a block, in the order of the stream: records of `begin` and `size`."""
+        """The pieces of a block, in the order of the stream: records of `begin`, `size` and `led`."""
         low, high = self._bounds[block : block + 2].tolist()
         return self._pieces[low:high]
+
+    def cuts(self, view: TokenView) -> Cuts:
+        """What became of the long conversations of `view`."""
+        if not view.masked:
+            return Cuts(0, 0, 0)
+        going_on = self._pieces["begin"][self._pieces["led"]]
+        cut = np.unique(np.searchsorted(view.starts, going_on, "right"))
+        kept = int(self._pieces["size"].sum(dtype=np.int64))
+        return Cuts(len(cut), len(going_on), view.tokens - kept)
 
 
 def _whole(pieces: Path, bounds: Path) -> bool:
@@ -71,17 +98,54 @@ def _windows(view: TokenView, length: int) -> Iterator[NDArray[np.void]]:
     for begin in range(0, view.tokens, WINDOW * length):
         starts = np.concatenate([carried, view.starts_within(begin, begin + WINDOW * length)])
         if len(starts) > 1:
-            yield cut_up(starts, length)
+            yield cut_up(starts, length, view.mask)
         carried = starts[-1:]
-    yield cut_up(np.append(carried, view.tokens), length)
+    yield cut_up(np.append(carried, view.tokens), length, view.mask)
 
 
-def cut_up(bounds: NDArray[np.int64], length: int) -> NDArray[np.void]:
+def nothing_fits(length: int) -> UserError:
+    """The error for conversations of which no block of `length` tokens can be made."""
+    what = f"no answer fits, with what it answers, into {length} tokens"
+    return UserError(what, where="data.sources", mend="take a longer model.context")
+
+
+def cut_up(bounds: NDArray[np.int64], length: int, mask: Mask) -> NDArray[np.void]:
+    """The documents between `bounds` as pieces that fit into `length` tokens; `mask` says which are learned."""
+    long = np.flatnonzero(np.diff(bounds) > length)
+    if mask(0, 1) is None or not len(long):
+        return _cut_anywhere(bounds, length)
+    found, done = [], 0
+    for place in long.tolist():
+        begin, end = bounds[place : place + 2].tolist()
+        learned = mask(begin, end)
+        if learned is not None and not learned[0]:  # a text is learned with the end token that leads it
+            found += [_cut_anywhere(bounds[done : place + 1], length), _cut_behind_answers(begin, learned, length)]
+            done = place + 1
+    return np.concatenate([*found, _cut_anywhere(bounds[done:], length)])
+
+
+def _cut_behind_answers(begin: int, learned: NDArray[np.bool_], length: int) -> NDArray[np.void]:
+    """A conversation from `begin` on, longer than `length` tokens, as pieces that end with what is `learned`."""
+    ends = np.flatnonzero(learned & ~np.append(learned[1:], False)) + 1  # of the answers
+    pieces: list[tuple[int, int, bool]] = []
+    answer, place = 0, 0
+    while answer < len(ends):
+        room = length - bool(place)
+        fitting = int(np.searchsorted(ends, place + room, "right"))
+        if fitting > answer:
+            end = len(learned) if fitting == len(ends) and len(learned) - place <= room else int(ends[fitting - 1])
+            pieces.append((begin + place, end - place, bool(place)))
+        answer = max(fitting, answer + 1)
+        place = int(ends[answer - 1])
+    return np.array(pieces, PIECE)
+
+
+def _cut_anywhere(bounds: NDArray[np.int64], length: int) -> NDArray[np.void]:
     """The documents between `bounds` as pieces of at most `length` tokens."""
     sizes = np.diff(bounds)
     counts = -(-sizes // length)
     place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # of a piece in its document
-    pieces = np.empty(len(place), PIECE)
+    pieces = np.zeros(len(place), PIECE)
     pieces["begin"] = np.repeat(bounds[:-1], counts) + place * length
     pieces["size"] = np.minimum(length, np.repeat(bounds[1:], counts) - pieces["begin"])
     return pieces

@@ -180,8 +180,8 @@ def _files_at(place: str) -> list[Path]:
         return [path]
     if found := glob.glob(str(path), recursive=True):
         return [file for file in map(Path, found) if file.is_file()]
-    below = "" if path.is_absolute() else f" in {Path.cwd()}"
-    raise UserError(f"there is no such file or folder{below}", where=place, mend=f"give {known()}")
+    here = "" if path.is_absolute() else f" in {Path.cwd()}"
+    raise UserError(f"there is no such file or folder{here}", where=place, mend=f"give {known()}")
 
 
 def _files_of(package: str, pattern: str) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import platform
 import shutil
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+COPIED, COPIES = 2**22, 16  # numbers in each of the blocks by which memory is measured, and how often
 PEAK_SIDE, PEAK_SECONDS = 2048, 0.25  # of the square matrices that are multiplied, and spent on the measurement
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 
@@ -100,6 +102,17 @@ def matmul_rates(device: torch.device, precision: str, side: int) -> Iterator[fl
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         yield rounds * 2 * side**3 / (time.perf_counter() - began)
+
+
+def copy_rate() -> float:
+    """Bytes that a CPU reads and writes in a second, when blocks larger than its caches are added up: the best rate."""
+    left, right, into = (torch.zeros(COPIED) for _ in range(3))
+    best = math.inf
+    for _ in range(COPIES):
+        began = time.perf_counter()
+        torch.add(left, right, out=into)
+        best = min(best, time.perf_counter() - began)
+    return 3 * left.nbytes / best
 
 
 def silence_missing_cuda() -> None:

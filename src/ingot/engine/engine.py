@@ -77,14 +77,18 @@ class Engine(Protocol):
         It may be the trained model itself: look, do not change.
         """
 
+    def parameter(self, name: str) -> Tensor:
+        """The parameter of that name, whole, on every rank's device; it may be the trained one itself."""
+
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Take over `weights`, by the model's own names; those of the main rank count."""
 
     def state(self) -> dict[str, Any]:
-        """What `load_state` needs beside the weights, whole and on the CPU, on the main rank; elsewhere empty.
+        """What `load_state` needs beside the weights: what this rank holds itself, live, and nothing is gathered.
 
-        It does not depend on the number of ranks, nor on how the work was shared among them.
+        The main rank's values and tensors count; of `Rows` every rank gives its own, all nested alike. Put together it
+        does not depend on the number of ranks, nor on how the work was shared among them.
         """
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from `state`, of a model of the same shape; given whole on every rank."""
+        """Continue from `state`, of a model of the same shape; every rank is given the whole, in tensors or `Rows`."""

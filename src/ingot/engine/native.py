@@ -17,7 +17,7 @@ from ingot.engine.engine import StepResult
 from ingot.engine.loss_model import LossModel
 from ingot.engine.memory import is_out_of_memory
 from ingot.engine.precision import Scaler, to_fp8
-from ingot.engine.states import gathered, scattered
+from ingot.engine.states import scattered, shared_out
 from ingot.engine.strategy import Strategy
 from ingot.model.decoder import Decoder
 from ingot.model.objective import Full, Objective
@@ -116,17 +116,27 @@ class NativeEngine:
             with self._strategy.accumulating(last=place == len(batches)):
                 total, head_rows = self._forward(batch, candidates)
                 share = total / max(targets, 1)
-                (share * self._scaler.scale).backward()
+                self._backward(share)
             loss += share.detach()
         self.world.sum(loss)
-        norm = self._clip()
-        applied = bool(torch.isfinite(loss + norm)) and loss.item() <= limit  # both summed up: the same on every rank
+        set_rate(self.optimizer, factor, step)
+        nothing = -math.inf  # where no target is, momentum and decay would move weights all the same
+        norm, applied = self._update(loss, limit if targets else nothing)
         overflow = self._scaler.overflowed(loss.item(), norm.item())
+        return StepResult(loss, norm, targets, head_rows, applied, overflow)
+
+    def _backward(self, share: Tensor) -> None:
+        """The gradient of this rank's `share` of the loss, times the loss scale."""
+        (share * self._scaler.scale).backward()
+
+    def _update(self, loss: Tensor, limit: float) -> tuple[Tensor, bool]:
+        """Update the weights unless `loss` or the gradient forbids it: the gradient's norm, and whether it was done."""
+        norm = self._clip()
+        applied = may_apply(loss, norm, limit)
         if applied:
-            set_rate(self.optimizer, factor, step)
             self.optimizer.step()
         self.model.zero_grad(set_to_none=True)
-        return StepResult(loss, norm, targets, head_rows, applied, overflow)
+        return norm, applied
 
     def _clip(self) -> Tensor:
         """Scale the gradients down to the largest norm allowed; the norm that they had."""
@@ -139,15 +149,24 @@ class NativeEngine:
         """The model with all its weights, on the main rank."""
         return self._strategy.whole(self.model, device)
 
+    def parameter(self, name: str) -> Tensor:
+        """One parameter, whole, on every rank."""
+        return self._strategy.parameter(self.model, name)
+
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Take over the main rank's `weights`."""
         self._strategy.load(self.model, weights)
 
     def state(self) -> dict[str, Any]:
-        """The optimizer's state, whole, on the main rank."""
-        return {"optimizer": gathered(self.optimizer, self.world), "scaler": self._scaler.state()}
+        """The optimizer's state as it is, this rank's rows of it."""
+        return {"optimizer": shared_out(self.optimizer, self.world), "scaler": self._scaler.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from `state`; each rank keeps its part."""
         self.optimizer.load_state_dict(scattered(state["optimizer"], self.optimizer, self.world))
         self._scaler.load_state(state["scaler"])
+
+
+def may_apply(loss: Tensor, norm: Tensor, limit: float) -> bool:
+    """Whether both are numbers, and the loss not above `limit`; both are summed up, so the same on every rank."""
+    return bool(torch.isfinite(loss + norm)) and loss.item() <= limit

@@ -6,9 +6,11 @@ Rajbhandari et al. (2020, arXiv:1910.02054) count the stages: optimizer state, g
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
 
 from ingot.config import Choice
+from ingot.errors import UserError
 
 if TYPE_CHECKING:
     from ingot.distributed import World
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 
 class Parallel(Choice):
     """How processes share the work; all the same where there is one. One class statement adds another way."""
+
+    def check(self) -> None:
+        """Raise UserError where what this needs is not installed."""
+
+    def takes(self, optimizer: Optimizer) -> None:
+        """Raise ValueError for an optimizer that can't be shared out so."""
 
     @abstractmethod
     def build(
@@ -97,3 +105,62 @@ class Sharded(Native, name="zero3"):
         from ingot.engine.strategy import Shards
 
         return Shards(world, whole_while_stepping=False)
+
+
+class DeepSpeed(Parallel, name="deepspeed"):
+    """DeepSpeed's ZeRO (pip install 'ingot[deepspeed]'), AdamW alone; zero2 and zero3 do without it what it does."""
+
+    stage: Literal[1, 2, 3] = 2
+    """what is shared out: 1 the optimizer's state, 2 gradients too, 3 parameters too"""
+    offload: Literal["none", "cpu"] = "none"
+    """where the optimizer's state lies, and is updated: with the model, or in the host's memory"""
+
+    def check(self) -> None:
+        """Look for it without loading it."""
+        if find_spec("deepspeed") is None:
+            raise UserError(
+                "DeepSpeed is not installed",
+                where=f"parallel.kind={self.kind}",
+                mend=f"pip install 'ingot[deepspeed]', or do the same without it: {self.native}",
+            )
+
+    @property
+    def native(self) -> str:
+        """What to set for the same without DeepSpeed."""
+        way = "parallel=zero3" if self.stage == 3 else "parallel=zero2"
+        return f"{way} optimizer.offload=true" if self.offload == "cpu" else way
+
+    def takes(self, optimizer: Optimizer) -> None:
+        """It cuts tensors anywhere, so what looks at whole matrices or rows can't follow."""
+        keeps = optimizer.to_dict()
+        if optimizer.kind != "adamw":
+            what = f"{optimizer.kind} looks at whole rows of the matrices, which DeepSpeed cuts anywhere"
+            raise ValueError(f"{what}; try {self.native} or optimizer=adamw")
+        if keeps["state"] != "fp32" or keeps["offload"]:
+            raise ValueError("with DeepSpeed AdamW's state is float32; parallel.offload=cpu keeps it in the host")
+
+    def build(
+        self,
+        model: Decoder,
+        optimizer: Optimizer,
+        world: World,
+        *,
+        clip: float,
+        precision: str,
+        objective: Objective | None = None,
+    ) -> Engine:
+        """DeepSpeed's engine, with one process too. Raises UserError where it is not installed."""
+        from ingot.engine.deepspeed import DeepSpeedEngine
+
+        self.check()
+        offload = self.offload == "cpu"
+        return DeepSpeedEngine(
+            model,
+            optimizer,
+            world,
+            stage=self.stage,
+            offload=offload,
+            clip=clip,
+            precision=precision,
+            objective=objective,
+        )

@@ -73,9 +73,27 @@ class Strategy(ABC):
     def load(self, model: Decoder, weights: Mapping[str, Tensor]) -> None:
         """Put the main rank's whole `weights`, by name, into every rank's part of `model`."""
 
+    def parameter(self, model: Decoder, name: str) -> Tensor:
+        """One parameter of `model`, whole, on every rank."""
+        return model.get_parameter(name).detach()
+
     def whole(self, model: Decoder, device: torch.device | None) -> Decoder | None:
         """The model with all its weights on `device`, on the main rank."""
         return model if self.world.main else None
+
+    def _copy(self, model: Decoder, device: torch.device | None) -> Decoder | None:
+        """The same in new memory, gathered one tensor after another."""
+        weights = {}
+        for name in [name for name, _ in model.named_parameters()]:
+            value = self.parameter(model, name)
+            if self.world.main:
+                weights[name] = value.to(device or self.world.device)
+        if not self.world.main:
+            return None
+        with torch.device("meta"):
+            copy = Decoder(model.arch)
+        copy.load_state_dict(weights, assign=True)
+        return copy
 
 
 class Alone(Strategy):
@@ -206,21 +224,15 @@ class Shards(Strategy):
             local([parameter])[0].copy_(own_rows(value, self.world))
 
     @torch.no_grad()
+    def parameter(self, model: Decoder, name: str) -> Tensor:
+        """A copy, gathered."""
+        for module in self._modules:
+            module.reshard()  # what a measurement has gathered may be narrow
+        return cast(Any, model.get_parameter(name)).full_tensor()
+
     def whole(self, model: Decoder, device: torch.device | None) -> Decoder | None:
         """A copy, gathered one tensor after another."""
-        for module in self._modules:
-            module.reshard()
-        weights = {}
-        for name, parameter in model.named_parameters():
-            value = cast(Any, parameter).full_tensor()
-            if self.world.main:
-                weights[name] = value.to(device or self.world.device)
-        if not self.world.main:
-            return None
-        with torch.device("meta"):
-            copy = Decoder(model.arch)
-        copy.load_state_dict(weights, assign=True)
-        return copy
+        return self._copy(model, device)
 
     @property
     def _root(self) -> FSDPModule:

@@ -1,7 +1,10 @@
-"""Common GPUs: memory, peak rates and bandwidth as their makers' data sheets have them.
+"""Common GPUs: memory, peak rates and bandwidth as NVIDIA's data sheets have them.
 
 Rates are of dense matrix products with sums in float32: where a data sheet counts structured sparsity, half of its
-figure. A laptop version, or another power limit, of the same name is slower.
+figure; fp32 is plain float32, not TF32. A laptop version, or another power limit, of the same name is slower.
+Data centre: data sheets of V100 (2020), T4 (2019), A10 and A100 (2021), H100 and H200 (2024), L4 and L40S (2023), HGX
+B200 (2025; 2024's brief has 80 for fp32); RTX A6000 (2021). GeForce: the architecture papers of GA102 (V2, 2021), Ada
+(V2, 2023) and RTX Blackwell (2025).
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ class Device:
     """bytes per second between processor and memory; 0: not known"""
     measured: bool = False
     """the peaks were measured here, and not read in a data sheet"""
+    busy: float = 0.0
+    """share of the machine's processors that others had while they were measured"""
 
     @property
     def precision(self) -> Precision:

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 
 def this_device(device: torch.device, precision: str) -> Device:
-    """`device` with its rate in one number format, measured in a quarter of a second."""
-    from ingot.engine.device import describe, matmul_peak
+    """`device` with its rate in one number format, measured in a quarter of a second, and a CPU's bandwidth."""
+    from ingot.engine.device import Company, copy_rate, describe, matmul_peak
 
-    machine = describe(device)
+    machine, company = describe(device), Company()
     memory = machine.memory_gb * 1e9
     kind: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
     known = listed(machine.device, memory) if kind == "cuda" else None
     peaks = {cast(Precision, precision): matmul_peak(device, precision)}
-    return Device(machine.device, kind, memory, peaks, known.bandwidth if known else 0.0, measured=True)
+    bandwidth = copy_rate() if kind == "cpu" else known.bandwidth if known else 0.0
+    return Device(machine.device, kind, memory, peaks, bandwidth, measured=True, busy=company.share())

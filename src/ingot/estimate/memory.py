@@ -8,13 +8,15 @@ from typing import Literal
 
 from ingot.estimate.devices import Device
 from ingot.model.architecture import Architecture
-from ingot.model.memory import Footprint, Precision, Work, footprint, matrices, role_counts
+from ingot.model.memory import WIDE, Footprint, Precision, Work, footprint, matrices, role_counts
 from ingot.recipe import Recipe, Stage
 
 # Bytes of a process that are not the run's: interpreter and PyTorch on a CPU (docs/lab-log.md); on a GPU, the CUDA
 # context and the libraries' workspaces.
 RUNTIME = {"cpu": 0.29e9, "cuda": 0.7e9}
+TEXT = {"cpu": 0.06e9, "cuda": 0.0}  # what preparing the text and trying number formats leave in the host's memory
 STAGES: dict[str, Literal[0, 1, 2, 3]] = {"zero2": 2, "zero3": 3}  # the ways of sharing that keep parts of a whole
+DEEPSPEED = "deepspeed"  # which updates a copy of its own of the weights, and holds them whole below stage 3
 
 
 def works(
@@ -50,14 +52,25 @@ def works(
 def needed(recipe: Recipe, arch: Architecture, work: Work) -> Footprint:
     """What `work` holds with the recipe's optimizer, at its fullest moment."""
     products = 2 if work.device == "cuda" else 4  # bytes a number in the optimizer's own products
-    elsewhere = work.device == "cuda" and getattr(recipe.optimizer, "offload", False)
-    state = 0 if elsewhere else recipe.optimizer.state_bytes(role_counts(arch))
+    counts, parallel = role_counts(arch), recipe.parallel
+    state = recipe.optimizer.state_bytes(counts)
+    if parallel.kind == DEEPSPEED:
+        state += WIDE * sum(counts.values())
+    if work.device == "cuda" and (
+        getattr(recipe.optimizer, "offload", False) or getattr(parallel, "offload", "") == "cpu"
+    ):
+        state = 0
     return footprint(arch, work, state=state, update=recipe.optimizer.update_bytes(matrices(arch), products))
 
 
 def largest(recipe: Recipe, arch: Architecture, plans: Sequence[Work]) -> Footprint:
     """The largest footprint of the stages that `plans` are for."""
     return max((needed(recipe, arch, work) for work in plans), key=lambda each: each.total)
+
+
+def process(recipe: Recipe, arch: Architecture, plans: Sequence[Work], kind: Literal["cpu", "cuda"]) -> float:
+    """The bytes of a whole process at its fullest: the run's, and those of interpreter and libraries."""
+    return largest(recipe, arch, plans).total + RUNTIME[kind] + TEXT[kind]
 
 
 def room(device: Device) -> float:
@@ -101,7 +114,9 @@ def _blocks(recipe: Recipe, stage: Stage, ranks: int) -> int:
 
 def _stage(recipe: Recipe) -> Literal[0, 1, 2, 3]:
     """How much the recipe's ranks share out."""
-    return STAGES.get(recipe.parallel.kind, getattr(recipe.parallel, "stage", 0))
+    if recipe.parallel.kind == DEEPSPEED:
+        return 3 if getattr(recipe.parallel, "stage", 0) == 3 else 1
+    return STAGES.get(recipe.parallel.kind, 0)
 
 
 def _head_rows(recipe: Recipe, tokens: int) -> int | None:

@@ -14,7 +14,8 @@ from ingot.data.loader import TokenBatch
 from ingot.distributed import World
 from ingot.errors import UserError
 from ingot.model.decoder import Decoder
-from ingot.model.loss import IGNORED, token_losses
+from ingot.model.loss import token_losses
+from ingot.model.objective import IGNORED
 
 
 @dataclass(frozen=True)

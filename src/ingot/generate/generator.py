@@ -2,62 +2,37 @@
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 from ingot.errors import UserError
-from ingot.generate.cache import StaticCache
-from ingot.generate.sampler import Sampler
+from ingot.generate.batch import Batch
+from ingot.generate.layout import Layout, lay_out
 from ingot.generate.sampling import Sampling
+from ingot.generate.token import Generation, Token
+from ingot.generate.weights import Quantize
+from ingot.generate.writer import Writer
 from ingot.model.decoder import Decoder
 from ingot.tokenizer.tokenizer import Tokenizer
 
-Reason = Literal["end", "length", "context"]
-LONG_WORD = 40  # characters without a space that are taken for more than one word
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # stands for the bytes of a character that was cut short
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What a model wrote after a prompt. `ids` leaves out the end token."""
-
-    prompt: str
-    text: str
-    ids: tuple[int, ...]
-    reason: Reason
-    """it ended the text itself, wrote max_new_tokens, or filled its context"""
-
-    @property
-    def excerpt(self) -> str:
-        """Prompt and text in one line, to the last whole word and with an ellipsis where the model was cut short."""
-        written = self.prompt + self.text
-        line = " ".join(written.split())
-        if self.reason == "end":
-            return line
-        head, _, word = line.rpartition(" ")
-        cut = head and written[-1].isalnum() and len(word) < LONG_WORD  # a script may do without spaces
-        return f"{head if cut else line.rstrip(UNFINISHED)} …"
-
-
-@dataclass(frozen=True)
-class Token:
-    """One more token of one row; `reason` is set on the row's last."""
-
-    row: int
-    id: int
-    reason: Reason | None
+SLOTS = 16  # texts that are continued together; more wait until one of them has ended
 
 
 class Generator:
     """Continues texts. Every text begins as a document does in training, with the end token of the one before."""
 
-    def __init__(self, model: Decoder, tokenizer: Tokenizer):
-        """Raises UserError where the tokenizer has ids that the model does not know."""
+    def __init__(
+        self,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        ends: Collection[int] | None = None,
+        quantize: Quantize | None = None,
+    ):
+        """`ends`: the ids that end a text, by default the tokenizer's end token; `quantize`: narrower numbers for the
+        weights.
+
+        Raises UserError where the tokenizer has ids that the model does not know.
+        """
         if tokenizer.vocabulary > model.arch.vocabulary:
             raise UserError(
                 f"the tokenizer has {tokenizer.vocabulary:,} tokens and the model {model.arch.vocabulary:,}",
@@ -66,6 +41,10 @@ class Generator:
             )
         self.model = model
         self.tokenizer = tokenizer
+        self.ends = frozenset([tokenizer.end] if ends is None else ends)
+        self.quantize = quantize
+        self._layout: Layout | None = None
+        self._laid_out_at: list[tuple[int, int]] = []
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling | Sequence[Sampling] | None = None
@@ -76,123 +55,81 @@ class Generator:
         """
         sampling = sampling or Sampling()
         samplings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
-        rows: list[list[Token]] = [[] for _ in prompts]
-        for token in self.tokens([self._begin(prompt) for prompt in prompts], samplings):
-            rows[token.row].append(token)
-        return [self._finish(prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
+        made = self.complete([self._begin(prompt) for prompt in prompts], samplings)
+        return [replace(one, prompt=prompt) for one, prompt in zip(made, prompts, strict=True)]
 
     def stream(self, prompt: str, sampling: Sampling | None = None) -> Iterator[str]:
         """The continuation of `prompt` piece by piece, in whole characters; together they are `generate`'s text."""
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        for token in self.tokens([self._begin(prompt)], [sampling or Sampling()]):
-            piece = b"" if token.id == self.tokenizer.end else self.tokenizer.decode_bytes([token.id])
-            if text := decoder.decode(piece, final=token.reason is not None):
-                yield text
+        sampling = sampling or Sampling()
+        writer = Writer(self.tokenizer, sampling.stop)
+        for token in self.tokens([self._begin(prompt)], [sampling]):
+            if piece := writer.push(token):
+                yield piece
+
+    def complete(self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling]) -> list[Generation]:
+        """Continue ids, which are read as they are, each by its sampling; a Generation's `prompt` is their text."""
+        made = dict(self.completed(prompts, samplings))
+        return [made[place] for place in range(len(prompts))]
+
+    def completed(
+        self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling]
+    ) -> Iterator[tuple[int, Generation]]:
+        """What `complete` gives, each with its prompt's place, in the order in which they end."""
+        rows: list[list[Token]] = [[] for _ in prompts]
+        for token in self.tokens(prompts, samplings):
+            place = token.request
+            rows[place].append(token)
+            if token.reason:
+                yield place, self._finish(prompts[place], samplings[place], rows[place])
 
     def tokens(self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling]) -> Iterator[Token]:
-        """Continue ids by ids: the new tokens of all rows, in the order in which they come to be.
+        """Continue ids by ids: the new tokens of all prompts, in the order in which they come to be; a token's
+        `request` is its prompt's place.
 
-        A row ends after the end token, after its max_new_tokens, or when the model has read `context` tokens of it.
+        A text ends after an end token, before a stop string, after its max_new_tokens, or when it fills the context.
         """
         if not prompts:
             return
-        for row, prompt in enumerate(prompts):
-            self._check(row, prompt)
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            yield from _Batch(self.model, self.tokenizer, prompts, samplings).run()
-        finally:
-            self.model.train(was_training)
+        needed = max(len(prompt) + one.max_new_tokens for prompt, one in zip(prompts, samplings, strict=True))
+        batch = self.batch(min(len(prompts), SLOTS), context=needed)
+        for place, (prompt, sampling) in enumerate(zip(prompts, samplings, strict=True)):
+            _named(place, batch, prompt, sampling)
+        places: dict[int, int] = {}
+        while len(places) < len(prompts) or batch.free < batch.slots:
+            while batch.free and len(places) < len(prompts):
+                place = len(places)
+                places[batch.add(prompts[place], samplings[place])] = place
+            for token in batch.step():
+                yield replace(token, request=places[token.request])
+
+    def batch(self, slots: int, context: int | None = None) -> Batch:
+        """A batch of this model that answers up to `slots` requests at once."""
+        return Batch(self.layout, self.tokenizer, slots=slots, context=context, ends=self.ends)
+
+    @property
+    def layout(self) -> Layout:
+        """The weights as they are read; laid out anew where the model has learned since."""
+        now = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in self.model.parameters()]
+        if self._layout is None or now != self._laid_out_at:
+            self._layout, self._laid_out_at = lay_out(self.model, self.quantize), now
+        return self._layout
 
     def _begin(self, prompt: str) -> list[int]:
         return [self.tokenizer.end, *self.tokenizer.encode(prompt)]
 
-    def _check(self, row: int, prompt: Sequence[int]) -> None:
-        context = self.model.arch.context
-        if not prompt:
-            raise UserError("a prompt needs a token", where=f"prompt {row}", mend="begin with the end token")
-        if len(prompt) > context:
-            raise UserError(
-                f"the prompt has {len(prompt):,} tokens, and the model's context is {context:,}",
-                where=f"prompt {row}",
-                mend="shorten it",
-            )
-
-    def _finish(self, prompt: str, row: Sequence[Token]) -> Generation:
-        ids = tuple(token.id for token in row if token.id != self.tokenizer.end)
-        text = self.tokenizer.decode_bytes(ids).decode("utf-8", errors="replace")
-        reason = row[-1].reason
+    def _finish(self, prompt: Sequence[int], sampling: Sampling, made: Sequence[Token]) -> Generation:
+        writer = Writer(self.tokenizer, sampling.stop)
+        for token in made:
+            writer.push(token)
+        ids = tuple(token.id for token in made if token.reason != "end")
+        reason = made[-1].reason
         assert reason is not None
-        return Generation(prompt, text, ids, reason)
+        return Generation(self.tokenizer.decode(prompt), writer.text, ids, reason, tuple(made))
 
 
-class _Batch:
-    """Rows that are continued in step until the last of them has ended. B rows, T positions, V vocabulary."""
-
-    def __init__(
-        self, model: Decoder, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling]
-    ):
-        self.model, self.end, self.vocabulary = model, tokenizer.end, tokenizer.vocabulary
-        self.prompts, self.samplings = prompts, samplings
-        weight = model.head_weight
-        self.device = weight.device
-        self.slots = min(
-            model.arch.context,
-            max(len(prompt) + one.max_new_tokens for prompt, one in zip(prompts, samplings, strict=True)),
-        )
-        self.cache = StaticCache(model.arch, len(prompts), self.slots, dtype=weight.dtype, device=weight.device)
-        self.sampler = Sampler(samplings, weight.device)
-        self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)  # tokens read, (B,)
-        self.seen = torch.zeros(len(prompts), self.vocabulary, dtype=torch.bool, device=self.device)
-        self.written = [0] * len(prompts)
-        self.open = set(range(len(prompts)))
-
-    def run(self) -> Iterator[Token]:
-        """The tokens of all rows, one step of every open row after the other."""
-        ids = self._read_prompts()
-        while True:
-            for row, chosen in enumerate(ids.tolist()):
-                if row in self.open:
-                    yield self._note(row, chosen)
-            if not self.open:
-                return
-            ids = self._read_tokens(ids)
-
-    def _note(self, row: int, chosen: int) -> Token:
-        self.written[row] += 1
-        reason: Reason | None = None
-        if chosen == self.end:
-            reason = "end"
-        elif self.written[row] == self.samplings[row].max_new_tokens:
-            reason = "length"
-        elif len(self.prompts[row]) + self.written[row] > self.model.arch.context:
-            reason = "context"
-        if reason:
-            self.open.remove(row)
-        return Token(row, chosen, reason)
-
-    @torch.inference_mode()
-    def _read_prompts(self) -> Tensor:
-        """Read all prompts, padded on the right up to the longest, and choose the first new ids (B,)."""
-        tokens = torch.zeros(len(self.prompts), int(self.lengths.max()), dtype=torch.long)
-        for row, prompt in enumerate(self.prompts):
-            tokens[row, : len(prompt)] = torch.tensor(prompt)
-            self.seen[row, list(prompt)] = True
-        hidden = self.model.hidden(tokens.to(self.device), cache=self.cache)  # (B, T, D)
-        rows = torch.arange(len(self.prompts), device=self.device)
-        return self._choose(hidden[rows, self.lengths - 1])
-
-    @torch.inference_mode()
-    def _read_tokens(self, ids: Tensor) -> Tensor:
-        """Read the ids (B,) chosen last and choose the next; an ended row writes its last slot over and over."""
-        positions = self.lengths.clamp(max=self.slots - 1)
-        hidden = self.model.hidden(ids[:, None], positions[:, None], cache=self.cache)  # (B, 1, D)
-        self.lengths = self.lengths + 1
-        return self._choose(hidden[:, 0])
-
-    def _choose(self, hidden: Tensor) -> Tensor:
-        logits = torch.nn.functional.linear(hidden, self.model.head_weight)[:, : self.vocabulary]
-        ids = self.sampler.choose(logits, self.seen)
-        self.seen.scatter_(1, ids[:, None], True)
-        return ids
+def _named(place: int, batch: Batch, prompt: Sequence[int], sampling: Sampling) -> None:
+    """Check a prompt before any is begun. Raises UserError that says which of them is wrong."""
+    try:
+        batch.check(prompt, sampling)
+    except UserError as error:
+        raise UserError(error.what, where=f"prompt {place}", mend=error.mend) from None

@@ -33,6 +33,7 @@ _LLAMA: dict[str, tuple[Any, ...]] = {
     "mlp": ("swiglu", "geglu"),
     "positions": ("rope",),
     "qk_norm": (False,),
+    "qkv_bias": (False,),
     "bias": (False,),
     "tied": (False, True),
     "dropout": (0.0,),
@@ -42,12 +43,14 @@ _GPT2: dict[str, tuple[Any, ...]] = {
     "mlp": ("gelu",),
     "positions": ("learned",),
     "qk_norm": (False,),
+    "qkv_bias": (True,),
     "bias": (True,),
     "tied": (True, False),
 }
 FAMILIES = {
     "gpt2": Family(_GPT2, grouped=False, free_head_size=False),
     "llama": Family(_LLAMA),
+    "qwen2": Family(_LLAMA | {"qkv_bias": (True,)}),
     "qwen3": Family(_LLAMA | {"qk_norm": (True,)}, even_split=False),
 }
 
@@ -60,7 +63,7 @@ class Architecture(Config):
     kind: Literal["shape", "auto", "tiny", "small", "medium", "large"] = "shape"
     """shape: as the keys below say; tiny, small, medium, large: a llama of about 25M, 350M, 1.5B, 7B parameters, whose
     other keys can be changed; auto: the largest of these that fits the device"""
-    family: Literal["gpt2", "llama", "qwen3"] = "qwen3"
+    family: Literal["gpt2", "llama", "qwen2", "qwen3"] = "qwen3"
     """whose Hugging Face class loads the model; it decides the defaults below, which are shown for qwen3"""
     vocabulary: int = Field(default=0, ge=0)
     """tokens; 0: as many as the tokenizer has"""
@@ -92,8 +95,10 @@ class Architecture(Config):
     """RMSNorm on each head's queries and keys"""
     tied: bool = False
     """the head shares the embedding's weights"""
+    qkv_bias: bool = False
+    """what makes queries, keys and values adds a bias"""
     bias: bool = False
-    """the linear layers of attention and MLP add a bias"""
+    """the other linear layers of attention and MLP add a bias"""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """share of activations zeroed in training: embeddings, attention weights, what a block adds"""
 
@@ -157,14 +162,14 @@ def _yaml(value: object) -> str:
 
 def parameter_counts(arch: Architecture) -> dict[str, int]:
     """Parameters by part and in `total`; a tied head counts 0, its weights being the embedding's."""
-    hidden, layers, bias = arch.hidden_size, arch.layers, int(arch.bias)
+    hidden, layers, bias, qkv_bias = arch.hidden_size, arch.layers, int(arch.bias), int(arch.qkv_bias)
     queries, keys = arch.heads * arch.head_size, arch.kv_heads * arch.head_size
     ups = MLP_MATRICES[arch.mlp] - 1
     norm = hidden * (2 if arch.norm == "layer" else 1)  # LayerNorm has a bias beside the gain
     counts = {
         "embedding": arch.vocabulary * hidden,
         "positions": arch.context * hidden if arch.positions == "learned" else 0,
-        "attention": layers * (2 * hidden * (queries + keys) + bias * (queries + 2 * keys + hidden)),
+        "attention": layers * (2 * hidden * (queries + keys) + qkv_bias * (queries + 2 * keys) + bias * hidden),
         "mlp": layers * ((ups + 1) * hidden * arch.mlp_size + bias * (ups * arch.mlp_size + hidden)),
         "norms": layers * (2 * norm + (2 * arch.head_size if arch.qk_norm else 0)) + norm,
         "head": 0 if arch.tied else arch.vocabulary * hidden,

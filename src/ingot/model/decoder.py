@@ -108,9 +108,9 @@ class Attention(nn.Module):
         super().__init__()
         self.layer, self.head_size, self.weight_dropout = layer, arch.head_size, arch.dropout
         queries, keys = arch.heads * arch.head_size, arch.kv_heads * arch.head_size
-        self.query = nn.Linear(arch.hidden_size, queries, bias=arch.bias)
-        self.key = nn.Linear(arch.hidden_size, keys, bias=arch.bias)
-        self.value = nn.Linear(arch.hidden_size, keys, bias=arch.bias)
+        self.query = nn.Linear(arch.hidden_size, queries, bias=arch.qkv_bias)
+        self.key = nn.Linear(arch.hidden_size, keys, bias=arch.qkv_bias)
+        self.value = nn.Linear(arch.hidden_size, keys, bias=arch.qkv_bias)
         self.output = nn.Linear(queries, arch.hidden_size, bias=arch.bias)
         self.query_norm = RMSNorm(arch.head_size, arch.norm_eps) if arch.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(arch.head_size, arch.norm_eps) if arch.qk_norm else nn.Identity()

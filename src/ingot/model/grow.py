@@ -19,7 +19,7 @@ from ingot.errors import UserError
 from ingot.model.architecture import Architecture, Order
 from ingot.model.decoder import Attention, Block, Decoder
 
-SAME = ("family", "vocabulary", "norm", "norm_eps", "mlp", "positions", "qk_norm", "tied", "bias")
+SAME = ("family", "vocabulary", "norm", "norm_eps", "mlp", "positions", "qk_norm", "tied", "qkv_bias", "bias")
 NOT_LESS = ("layers", "hidden_size", "heads", "mlp_size")
 
 

@@ -6,7 +6,7 @@ Safetensors only: no pickle is read from a model folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,8 +20,13 @@ from ingot.config import validate
 from ingot.errors import UserError
 from ingot.model.architecture import Architecture
 from ingot.model.decoder import Decoder
-from ingot.model.layouts import LAYOUTS, Weight
+from ingot.model.foreign import check_held, check_numbers, inside, read_json
+from ingot.model.layouts import HARMLESS, LAYOUTS, MODEL_TYPES, Layout, Weight
 
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"  # where there are several files
+ROPE = ("rope_parameters", "rope_scaling")  # transformers 5's and 4's
+FILE_BYTES = 2**31  # of weights, in each of several files at least
 _NOT_WEIGHTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")  # buffers that older folders carry
 
 
@@ -39,25 +44,41 @@ def to_config(arch: Architecture, *, end: int | None = None, dtype: torch.dtype 
 
 def from_config(config: Mapping[str, Any], where: str = "config.json") -> Architecture:
     """The architecture that a config.json describes. Raises UserError by the first field that does not fit."""
-    family = config.get("model_type")
-    layout = LAYOUTS.get(family) if isinstance(family, str) else None
+    kind = config.get("model_type")
+    layout = MODEL_TYPES.get(kind) if isinstance(kind, str) else None
     if layout is None:
-        _refuse(where, "model_type", family, list(LAYOUTS))
+        _refuse(where, "model_type", kind, list(MODEL_TYPES))
     config = _flatten_rope(config, where)
-    for name, allowed in layout.fixed.items():
-        if config.get(name, allowed[0]) not in allowed:
-            _refuse(where, name, config[name], allowed)
+    _check_fields(config, layout, where)
     activation = config.get(layout.activation, layout.defaults[layout.activation])
     if not isinstance(activation, str) or activation not in layout.mlps:
         _refuse(where, layout.activation, activation, list(layout.mlps))
-    values: dict[str, Any] = {"family": family, "mlp": layout.mlps[activation]}
+    values: dict[str, Any] = {"family": layout.family, "mlp": layout.mlps[activation]}
     for theirs, ours in layout.fields.items():
         value = config.get(theirs, layout.defaults.get(theirs))
         if value is None and theirs not in layout.defaults:
             raise UserError(f"{theirs} is missing", where=where, mend="the folder may be incomplete")
         if values.setdefault(ours, value) != value:  # GPT-2 has three dropouts where we have one
             _refuse(where, theirs, value, [values[ours]])
+    check_numbers(values, where)
     return validate(Architecture, values, where=where)
+
+
+def _check_fields(config: Mapping[str, Any], layout: Layout, where: str) -> None:
+    """Refuse the first field that says that the model computes something else, or that nobody knows here."""
+    for name, allowed in layout.fixed.items():
+        value = config.get(name, layout.defaults.get(name, allowed[0]))
+        every = value if name == "layer_types" and isinstance(value, list) else [value]
+        if any(one not in allowed for one in every):
+            _refuse(where, name, value, allowed)
+    if config.get("n_ctx", config.get("n_positions")) != config.get("n_positions"):  # GPT-2's two names for one number
+        _refuse(where, "n_ctx", config["n_ctx"], [config.get("n_positions")])
+    known = {"n_ctx", layout.activation, *layout.fields, *layout.fixed, *HARMLESS, *ROPE}
+    known |= {"sliding_window"} if "use_sliding_window" in layout.fixed else set()  # how wide it would be
+    for name, value in config.items():
+        if name not in known and value is not None:
+            what = f"this architecture does not fit: {name!s:.80} is {value!r:.80}, which is not known here"
+            raise UserError(what, where=where, mend=f"remove {name!s:.80} if it changes nothing in the model")
 
 
 def _flatten_rope(config: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -65,8 +86,8 @@ def _flatten_rope(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(rope, Mapping) or any(isinstance(value, Mapping) for value in rope.values()):
         _refuse(where, "rope_parameters", rope, ["one rope for all layers"])
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    return {**config, **rope, "rope_type": kind}
+    named = {"rope_type" if name == "type" else name: value for name, value in rope.items()}  # its older name
+    return {**config, **named}
 
 
 def _refuse(where: str, field: str, value: object, allowed: Any) -> NoReturn:
@@ -89,14 +110,31 @@ def _weights(model: Decoder) -> Iterator[Weight]:
                 yield replace(weight, theirs=layout.block.format(layer=layer) + weight.theirs, ours=ours)
 
 
-def to_tensors(model: Decoder) -> dict[str, Tensor]:
-    """The weights under their Hugging Face names and in that layout, on the CPU; a tied head is left out."""
-    parameters = dict(model.named_parameters())
-    tensors = {}
+def stored(model: Decoder, parameter: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The weights one after another under their Hugging Face names and in that layout; a tied head is left out.
+
+    `parameter` gives one of the model's by its name. What comes is a copy, where the parameters are.
+    """
     for weight in _weights(model):
-        value = torch.cat([parameters[name].detach().cpu() for name in weight.ours])
-        tensors[weight.theirs] = value.T.contiguous() if weight.transposed else value
-    return tensors
+        value = torch.cat([parameter(name).detach() for name in weight.ours])
+        yield weight.theirs, value.T.contiguous() if weight.transposed else value
+
+
+def to_tensors(model: Decoder) -> dict[str, Tensor]:
+    """All weights as `stored` has them, on the CPU."""
+    return {name: value.cpu() for name, value in stored(model, model.get_parameter)}
+
+
+def share_out(model: Decoder, most: int) -> list[list[str]]:
+    """The names of the stored weights by file: at most `most` of them, and no more than it takes at `FILE_BYTES`."""
+    parameters = dict(model.named_parameters())
+    sizes = {weight.theirs: sum(parameters[name].nbytes for name in weight.ours) for weight in _weights(model)}
+    whole, before = sum(sizes.values()), 0
+    files: list[list[str]] = [[] for _ in range(max(1, min(most, whole // FILE_BYTES)))]
+    for name, size in sizes.items():
+        files[before * len(files) // whole].append(name)
+        before += size
+    return [names for names in files if names]
 
 
 @torch.no_grad()
@@ -132,29 +170,70 @@ def load_tensors(model: Decoder, tensors: Mapping[str, Tensor], where: str = "te
         raise UserError(f"the tensor {min(left)} has no place in the model", where=where, mend="check config.json")
 
 
-def save_model(model: Decoder, folder: Path, *, end: int | None = None) -> None:
-    """Write `model` as files that AutoModelForCausalLM loads; `end` is the token that begins and ends a document."""
+def save_model(model: Decoder, folder: Path, *, end: int | None = None, stops: Sequence[int] = ()) -> None:
+    """Write `model` as files that AutoModelForCausalLM loads; `end` is the token that begins and ends a document.
+
+    `stops`: all tokens that end what it writes, where the end of an answer is another one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = to_tensors(model)
-    config = to_config(model.arch, end=end, dtype=next(iter(tensors.values())).dtype)
-    generation = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+    write_weights(tensors, folder / WEIGHTS)
+    write_config(model.arch, folder, dtype=next(iter(tensors.values())).dtype, end=end, stops=stops)
+
+
+def write_weights(tensors: dict[str, Tensor], path: Path) -> None:
+    """One file of weights."""
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def weights_file(number: int, count: int) -> str:
+    """The name of one of `count` files of weights, counted from 0."""
+    return WEIGHTS if count == 1 else f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+
+
+def write_config(
+    arch: Architecture, folder: Path, *, dtype: torch.dtype, end: int | None = None, stops: Sequence[int] = ()
+) -> None:
+    """All of a model's folder but the weights, which are stored as `dtype`; `end` and `stops` as in `save_model`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = to_config(arch, end=end, dtype=dtype)
+    generation = {"bos_token_id": end, "eos_token_id": list(stops) if len(stops) > 1 else end, "pad_token_id": end}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_index(folder: Path, files: Sequence[Sequence[str]], size: int) -> None:
+    """Say which weights, of `size` bytes together, are in which of several `files`, in their order."""
+    where = {name: weights_file(number, len(files)) for number, names in enumerate(files) for name in names}
+    index = {"metadata": {"total_size": size}, "weight_map": where}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a model's folder, from one file or from all that its index names; their memory is mapped.
+
+    Raises UserError for a folder that is incomplete or damaged.
+    """
+    try:
+        if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
+            return load_file(inside(folder, WEIGHTS))
+        names = read_json(inside(folder, INDEX))["weight_map"].values()
+        found = [load_file(inside(folder, name)) for name in sorted(set(names))]
+        return {name: value for tensors in found for name, value in tensors.items()}
+    except OSError as error:
+        raise UserError(f"the model can't be read ({error})", where=str(folder), mend="check the files") from None
+    except (ValueError, KeyError, AttributeError, TypeError, OverflowError):
+        raise UserError("not an index of weights", where=str(folder / INDEX), mend="the file is damaged") from None
+    except SafetensorError as error:
+        raise UserError(
+            f"not valid safetensors: {error!s:.200}", where=str(folder), mend="the file is damaged"
+        ) from None
 
 
 def load_architecture(folder: Path) -> Architecture:
     """The architecture of the model in a Hugging Face folder. Raises UserError as `load_model` does."""
-    path = _present(folder, "config.json")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"the model can't be read ({error})", where=str(folder), mend="check the files") from None
-    except ValueError as error:
-        raise UserError(f"not valid JSON: {error}", where=str(path), mend="the file is damaged") from None
-    if not isinstance(config, dict):
-        raise UserError("a mapping is expected", where=str(path), mend="the file is damaged")
-    return from_config(config, where=str(path))
+    path = inside(folder, "config.json")
+    return from_config(read_json(path), where=str(path))
 
 
 def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Decoder:
@@ -162,21 +241,10 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: torc
 
     Raises UserError for a folder that is incomplete, damaged or of another architecture.
     """
-    arch, weights = load_architecture(folder), _present(folder, "model.safetensors")
-    try:
-        tensors = load_file(weights)
-    except OSError as error:
-        raise UserError(f"the model can't be read ({error})", where=str(folder), mend="check the files") from None
-    except SafetensorError as error:
-        raise UserError(f"not valid safetensors: {error}", where=str(weights), mend="the file is damaged") from None
+    arch, tensors = load_architecture(folder), read_weights(folder)
+    check_held(arch, sum(value.numel() for value in tensors.values()), where=str(folder))
     with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
         model = Decoder(arch).to(dtype)
     model.to_empty(device=device)
-    load_tensors(model, tensors, where=str(weights))
+    load_tensors(model, tensors, where=str(folder / WEIGHTS))
     return model
-
-
-def _present(folder: Path, name: str) -> Path:
-    if not (folder / name).is_file():
-        raise UserError(f"there is no {name}", where=str(folder), mend="name a model folder")
-    return folder / name

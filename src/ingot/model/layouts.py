@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -21,6 +21,8 @@ class Weight:
 class Layout:
     """A family's Hugging Face class. A weight that an architecture lacks (bias, QK-norm, tied head) is passed over."""
 
+    family: str
+    """ours"""
     class_name: str
     fields: Mapping[str, str]
     """their config field -> ours, values equal"""
@@ -31,7 +33,7 @@ class Layout:
     mlps: Mapping[str, str]
     """their activation -> our `mlp`; for each `mlp` the first is the one that is written"""
     fixed: Mapping[str, tuple[Any, ...]]
-    """config fields that must have one of these values, the class's default first"""
+    """config fields that must have one of these values; the first is what the class takes where `defaults` has none"""
     weights: tuple[Weight, ...]
     block: str
     """what their names begin with in a layer"""
@@ -44,7 +46,67 @@ def _linear(theirs: str, *ours: str, transposed: bool = False) -> tuple[Weight, 
     return Weight(f"{theirs}.weight", weights, transposed), Weight(f"{theirs}.bias", biases)
 
 
+# Config fields that change nothing in what the classes compute from token ids: names, notes, how it was trained, how
+# text is generated, and switches of other classes. Any field that is neither mapped, fixed nor here is refused.
+HARMLESS = frozenset(
+    {
+        *("_name_or_path", "architectures", "model_type", "transformers_version", "torch_dtype", "dtype"),
+        *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id", "decoder_start_token_id"),
+        *("use_cache", "initializer_range", "gradient_checkpointing", "return_dict", "output_attentions"),
+        *("output_hidden_states", "id2label", "label2id", "problem_type", "task_specific_params", "finetuning_task"),
+        *("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout"),
+        *(
+            "reorder_and_upcast_attn",
+            "classifier_dropout",
+            "max_window_layers",
+            "transformers.js_config",
+            "unsloth_fixed",
+        ),
+        *(
+            "is_llama_config",
+            "_attn_implementation",
+            "_attn_implementation_autoset",
+            "tokenizer_class",
+            "model_max_length",
+        ),
+        *(
+            "chunk_size_feed_forward",
+            "max_length",
+            "min_length",
+            "do_sample",
+            "temperature",
+            "top_k",
+            "top_p",
+            "prefix",
+        ),
+        *("repetition_penalty", "num_return_sequences", "predict_special_tokens", "use_bfloat16", "torchscript"),
+    }
+)
+# Fields of every class that would make another model of it, and the value by which they do not.
+_PLAIN: dict[str, tuple[Any, ...]] = {
+    "quantization_config": (None,),
+    "auto_map": (None,),  # code of its own
+    "is_decoder": (True, False),
+    "is_encoder_decoder": (False,),
+    "add_cross_attention": (False,),
+    "cross_attention_hidden_size": (None,),
+    "pruned_heads": (None, {}),
+    "tie_encoder_decoder": (False,),
+}
+_ROTARY: dict[str, tuple[Any, ...]] = {
+    **_PLAIN,
+    "attention_dropout": (0.0, None),
+    "rope_type": ("default",),
+    "rope_interleaved": (False,),
+    "partial_rotary_factor": (None, 1.0),
+}
+_WINDOWS: dict[str, tuple[Any, ...]] = {
+    "use_sliding_window": (False,),
+    "layer_types": (None, "full_attention"),  # of every layer
+}
+
 _GPT2 = Layout(
+    family="gpt2",
     class_name="GPT2LMHeadModel",
     fields={
         "vocab_size": "vocabulary",
@@ -70,12 +132,7 @@ _GPT2 = Layout(
     },
     activation="activation_function",
     mlps={"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu"},
-    fixed={
-        "scale_attn_weights": (True,),
-        "scale_attn_by_inverse_layer_idx": (False,),
-        "add_cross_attention": (False,),
-        "quantization_config": (None,),
-    },
+    fixed={**_PLAIN, "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,)},
     weights=(
         Weight("transformer.wte.weight", ("embedding.weight",)),
         Weight("transformer.wpe.weight", ("positions.table.weight",)),
@@ -94,6 +151,7 @@ _GPT2 = Layout(
 )
 
 _LLAMA = Layout(
+    family="llama",
     class_name="LlamaForCausalLM",
     fields={
         "vocab_size": "vocabulary",
@@ -118,15 +176,7 @@ _LLAMA = Layout(
     },
     activation="hidden_act",
     mlps={"silu": "swiglu", "gelu_pytorch_tanh": "geglu", "gelu_new": "geglu"},
-    fixed={
-        "attention_bias": (False,),
-        "mlp_bias": (False,),
-        "attention_dropout": (0.0,),
-        "pretraining_tp": (1,),
-        "rope_type": ("default",),
-        "partial_rotary_factor": (None, 1.0),
-        "quantization_config": (None,),
-    },
+    fixed={**_ROTARY, "attention_bias": (False,), "mlp_bias": (False,), "pretraining_tp": (1, None)},
     weights=(
         Weight("model.embed_tokens.weight", ("embedding.weight",)),
         Weight("model.norm.weight", ("norm.weight",)),
@@ -148,23 +198,27 @@ _LLAMA = Layout(
     ),
 )
 
-_QWEN3 = Layout(
+# The same class but for a window over the keys, which must be switched off, and biases that it never has.
+_MISTRAL = replace(
+    _LLAMA,
+    class_name="MistralForCausalLM",
+    defaults={**_LLAMA.defaults, "num_key_value_heads": 8, "sliding_window": 4096},
+    fixed={**_ROTARY, "sliding_window": (None,)},
+)
+_QWEN2 = replace(
+    _LLAMA,
+    family="qwen2",
+    class_name="Qwen2ForCausalLM",
+    defaults={**_LLAMA.defaults, "num_key_value_heads": 32},
+    fixed={**_ROTARY, **_WINDOWS},
+)
+_QWEN3 = replace(
+    _LLAMA,
+    family="qwen3",
     class_name="Qwen3ForCausalLM",
-    fields=_LLAMA.fields,
     defaults={**_LLAMA.defaults, "num_key_value_heads": 32, "head_dim": 128},
-    activation=_LLAMA.activation,
-    mlps=_LLAMA.mlps,
-    fixed={
-        "attention_bias": (False,),
-        "attention_dropout": (0.0,),
-        "use_sliding_window": (False,),
-        "rope_type": ("default",),
-        "partial_rotary_factor": (None, 1.0),
-        "quantization_config": (None,),
-    },
-    weights=_LLAMA.weights,
-    block=_LLAMA.block,
-    block_weights=_LLAMA.block_weights,
+    fixed={**_ROTARY, **_WINDOWS, "attention_bias": (False,)},
 )
 
-LAYOUTS = {"gpt2": _GPT2, "llama": _LLAMA, "qwen3": _QWEN3}
+LAYOUTS = {layout.family: layout for layout in (_GPT2, _LLAMA, _QWEN2, _QWEN3)}  # ours, as it is written
+MODEL_TYPES = {**LAYOUTS, "mistral": _MISTRAL}  # theirs, as it is read

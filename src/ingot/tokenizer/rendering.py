@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ingot.tokenizer.marks import Marks
+from ingot.tokenizer.sandbox import Sandbox
 from ingot.tokenizer.template import refuse
 
 DAY = datetime(2026, 1, 1)  # in what is learned
@@ -24,7 +24,7 @@ QUESTION = {"role": "user", "content": "?"}  # a conversation that every templat
 class Template:
     """A Jinja template in a sandbox. `named` is what it can call `bos_token` and so on.
 
-    Templates are programs from strangers: the sandbox keeps them from the machine, not from taking long.
+    Templates are programs from strangers: the sandbox keeps them from the machine, and from taking all of its memory.
     """
 
     def __init__(self, source: str, named: Mapping[str, str], marks: Marks):
@@ -32,15 +32,15 @@ class Template:
         self._marks = marks
         self._named = dict(named)
         self._says_what_is_learned = bool(re.search(r"\{%[-+]?\s*generation\b", source))
-        environment = ImmutableSandboxedEnvironment(
+        self._environment = environment = Sandbox(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
         )
         environment.extend(marks=marks)
-        environment.filters["tojson"] = _to_json
+        environment.add_filter("tojson", _to_json)
         environment.globals["raise_exception"] = _raise
         try:
             self._jinja = environment.from_string(source)
-        except (TemplateError, RecursionError, TypeError) as error:
+        except (TemplateError, RecursionError, TypeError, ValueError, OverflowError, MemoryError) as error:
             refuse(f"the chat template is not valid Jinja ({error})", "mend chat_template in tokenizer_config.json")
 
     def render(self, messages: Sequence[dict[str, str]], add_generation_prompt: bool, learn: bool) -> str:
@@ -64,6 +64,7 @@ class Template:
 
     def _rendered(self, messages: Sequence[dict[str, str]], ask: bool, day: datetime = DAY) -> str:
         given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": ask}
+        self._environment.begin(sum(len(message["content"]) for message in messages))
         try:
             return self._jinja.render(**self._named, **given, strftime_now=day.strftime)
         except Exception as error:  # a template is a program: it can fail in any way

@@ -8,6 +8,8 @@ from typing import Any
 
 from ingot.errors import UserError
 
+MOST = 2**24  # tokens of any tokenizer
+
 
 def pieces(description: Mapping[str, Any], vocabulary: Mapping[str, int], where: str) -> list[bytes]:
     """The bytes of each id, by the decoder that a `tokenizer.json` names. Raises UserError for an unknown one."""
@@ -22,7 +24,10 @@ def pieces(description: Mapping[str, Any], vocabulary: Mapping[str, int], where:
     unknown = description["model"].get("unk_token")  # stands for a word, and is spelled as one
     added = (token for token in description["added_tokens"] if token["content"] != unknown)
     found |= {token["id"]: token["content"].encode() for token in added}
-    return [found.get(token, b"") for token in range(max(found, default=-1) + 1)]
+    size = max(found, default=-1) + 1
+    if size > MOST:
+        raise UserError(f"a token has the number {size - 1:,}", where=where, mend="point at a whole tokenizer.json")
+    return [found.get(token, b"") for token in range(size)]
 
 
 def _steps(decoder: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:

@@ -32,9 +32,15 @@ class Tokenizer:
         self.content = content
         self.settings = dict(settings or {})
         try:
-            self._encoder = tokenizers.Tokenizer.from_str(content)
-        except Exception as error:  # the library raises bare Exception
-            raise UserError(f"not a tokenizer ({error})", where=where, mend="point at a whole tokenizer.json") from None
+            self._read(content, where)
+        except (UserError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises bare Exception, and panics by what is not even that
+            what = f"not a tokenizer ({type(error).__name__}: {error!s:.200})"
+            raise UserError(what, where=where, mend="point at a whole tokenizer.json") from None
+
+    def _read(self, content: str, where: str) -> None:
+        self._encoder = tokenizers.Tokenizer.from_str(content)
         self._encoder.encode_special_tokens = True
         self._encoder.no_padding()
         self._encoder.no_truncation()
@@ -119,7 +125,7 @@ class Tokenizer:
         return sizes
 
     def _end(self, where: str) -> int:
-        named = self.settings.get("eos_token") or END
+        named = self.settings.get("document_token") or self.settings.get("eos_token") or END
         name = named["content"] if isinstance(named, Mapping) else named
         if name not in self.special:
             what = f"the token {name!r}, which parts documents, is no special token here"

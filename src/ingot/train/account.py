@@ -7,10 +7,11 @@ from typing import Literal, cast
 
 import ingot
 from ingot.dashboard.report import write_report
+from ingot.engine.device import copy_rate
 from ingot.estimate.devices import Device
 from ingot.model.architecture import parameter_counts
 from ingot.model.memory import Precision
-from ingot.train.forecast import Forecast, most_memory
+from ingot.train.forecast import Outlook, most_memory
 from ingot.train.parts import Parts
 from ingot.train.timetable import Timetable
 
@@ -95,12 +96,15 @@ def close(parts: Parts, complete: bool, timetable: Timetable | None) -> None:
         write_report(parts.recipe.folder)
     if complete:
         say(f"done: {state.step:,} steps, {state.tokens:,} tokens in {state.seconds / 60:.1f} minutes of training")
-        say(_as_planned(parts))
+        if planned := parts.meter.outlook:
+            say(planned.beside(state.seconds, most_memory(parts.world.device)))
         if state.learned_out(patience):
             say(
                 f"stopped early: {state.waited} evaluations without a gain on step {state.lowest_at:,}, "
                 f"whose loss was {state.lowest:.4f}; the best checkpoint is {parts.recipe.name}@best"
             )
+    elif timetable and (state.step >= timetable.steps or state.learned_out(patience)):
+        say(f"stopped with all {state.step:,} steps made and saved; the same command measures the end, which is left")
     elif state.step:
         of_all = f" of {timetable.steps:,}" if timetable else ""
         say(f"stopped and saved at step {state.step:,}{of_all}; the same command goes on")
@@ -114,15 +118,16 @@ def say_what_next(parts: Parts) -> None:
     """Where to look, and what to try."""
     if parts.state.step:
         prompt = next(iter(parts.recipe.samples.prompts), "The")
-        parts.meter.say(f'try it:    ingot generate {parts.recipe.name} "{prompt}"')
+        talk, write = f"ingot chat {parts.recipe.name}", f'ingot generate {parts.recipe.name} "{prompt}"'
+        parts.meter.say(f"try it:    {talk if parts.chat else write}")
     parts.meter.say(f"report:    {parts.recipe.folder / 'report.html'}")
 
 
-def _as_planned(parts: Parts) -> str:
-    """What was planned, beside what was measured."""
+def outlook(parts: Parts, steps: int) -> Outlook:
+    """What tells how long the run of so many steps will take; the matmul peak is measured for it."""
     world, machine = parts.world, parts.machine
     kind: Literal["cpu", "cuda"] = "cuda" if world.device.type == "cuda" else "cpu"
     peaks = {cast(Precision, parts.precision): parts.peak / world.size}
-    device = Device(machine.device, kind, machine.memory_gb * 1e9, peaks, measured=True)
-    forecast = Forecast.of(parts.recipe, parts.arch, device, parts.state.step, world.size)
-    return forecast.beside(parts.state.seconds, most_memory(world.device))
+    bandwidth = copy_rate() if kind == "cpu" else 0.0
+    device = Device(machine.device, kind, machine.memory_gb * 1e9, peaks, bandwidth, measured=True)
+    return Outlook(parts.recipe, parts.arch, device, steps, world.size)

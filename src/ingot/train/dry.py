@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +16,9 @@ from ingot.data.prepare import prepare
 from ingot.data.source import Source
 from ingot.distributed import World
 from ingot.engine.engine import Engine
+from ingot.engine.parallel import Automatic
 from ingot.engine.precision import choose_precision
+from ingot.errors import UserError
 from ingot.estimate.auto import choose, is_auto
 from ingot.estimate.devices import Device
 from ingot.estimate.here import this_device
@@ -54,11 +57,22 @@ def dry_run(recipe: Recipe, *, longest: float = LONGEST) -> None:
         recipe = choice.recipe
         say(choice.why)
     arch = recipe.model.with_vocabulary(vocabulary)
+    with told(say):
+        recipe.parallel.check()
     say(f"model: {_built_without_memory(arch):,} parameters, built without memory")
     with TemporaryDirectory(prefix="ingot-dry-run-") as folder:
         tokenizer, cache = _slice(recipe, Path(folder), say)
         _step(recipe, arch, tokenizer, cache, world, device, longest, say)
     say("dry run: all is well; nothing was kept")
+
+
+@contextlib.contextmanager
+def told(say: Say) -> Iterator[None]:
+    """A user's mistake within the block is said, and does not end the rehearsal."""
+    try:
+        yield
+    except UserError as error:
+        say(str(error))
 
 
 def _built_without_memory(arch: Architecture) -> int:
@@ -109,7 +123,7 @@ def _step(
     if not whole:
         recipe, precision = _copied(recipe), "fp32"
     shape = recipe.model.model_copy(update={"vocabulary": max(arch.vocabulary if whole else 0, tokenizer.vocabulary)})
-    engine = recipe.parallel.build(
+    engine = Automatic().build(  # one process has nothing to share out
         Decoder(shape, init=recipe.init), recipe.optimizer, world, clip=recipe.train.clip, precision=precision
     )
     took = _timed(engine, recipe, cache, ROUNDS if whole else 1)

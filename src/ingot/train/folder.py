@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ingot.checkpoint.store import Checkpoints
+from ingot.checkpoint.store import FOLDER, Checkpoints
 from ingot.config import to_yaml
 from ingot.errors import UserError
 from ingot.files import disk_errors, make_folder, write_atomically
 from ingot.recipe import Recipe
+from ingot.track.tracker import METRICS
 
 # What may differ between the command that began a run and the one that goes on with it: it changes how a run is
 # watched, kept or computed, or how long it lasts, but not what it is.
@@ -27,7 +30,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     The lock lies beside the folder, which may be moved aside while it is held.
     """
-    make_folder(folder)
+    make_folder(folder.parent)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         with disk_errors(folder):
@@ -63,6 +66,31 @@ def begin(recipe: Recipe) -> Recipe:
             recipe = recipe.with_memory(micro_batch=begun.memory.micro_batch)
     write_atomically(path, to_yaml(recipe))
     return recipe
+
+
+@contextlib.contextmanager
+def nothing_left(folder: Path, *, fresh: bool) -> Iterator[None]:
+    """Around all of a run; `fresh`: one that is there is moved aside first.
+
+    Where a new run fails before it has made a step, its folder goes again, and the one moved aside comes back.
+    """
+    aside = set_aside(folder) if fresh else None
+    new = not folder.exists()
+    try:
+        yield
+    except Exception:
+        if new and not _has_made_something(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            if aside:
+                aside.rename(folder)
+        raise
+
+
+def _has_made_something(folder: Path) -> bool:
+    """Whether there is a checkpoint, or a record of more than the start."""
+    metrics = folder / METRICS
+    lines = metrics.read_bytes().splitlines() if metrics.exists() else []
+    return (folder / FOLDER).exists() or any(json.loads(line)["kind"] != "start" for line in lines)
 
 
 def set_aside(folder: Path) -> Path | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
@@ -16,11 +15,15 @@ from ingot.engine.precision import choose_precision
 from ingot.estimate.auto import choose, is_auto
 from ingot.estimate.devices import Device
 from ingot.estimate.here import this_device
-from ingot.estimate.memory import RUNTIME, largest, works
+from ingot.estimate.memory import process, works
 from ingot.estimate.text import vocabulary_of
-from ingot.estimate.time import run_seconds, step_seconds
+from ingot.estimate.time import seconds_at
 from ingot.model.architecture import Architecture
 from ingot.recipe import Recipe
+
+WARM_UP, LEAST = 2, 8  # steps that do not count, and how many do at least
+LOOKED_AT, SHARE = 20.0, 0.05  # seconds of steps, or that share of the run, that are enough
+POINTS = 100  # of the rest of a run at which its steps are counted
 
 
 def sized(recipe: Recipe, world: World, say: Callable[[str], None]) -> Recipe:
@@ -43,33 +46,72 @@ def sized(recipe: Recipe, world: World, say: Callable[[str], None]) -> Recipe:
     return chosen.recipe
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """What a run of so many steps was planned to take, in seconds of training and in bytes of one process."""
+class Outlook:
+    """How long a run of `steps` steps will take, told by its own first ones and what the others cost beside them."""
 
-    seconds: float
-    memory: float
-
-    @classmethod
-    def of(cls, recipe: Recipe, arch: Architecture, device: Device, steps: int, ranks: int) -> Forecast:
+    def __init__(self, recipe: Recipe, arch: Architecture, device: Device, steps: int, ranks: int):
         """Of a settled recipe: its micro-batch, precision and compilation are known."""
         compiled = recipe.train.compile == "yes"
-        planned = works(recipe, device, precision=device.precision, compiled=compiled, ranks=ranks)
-        each = step_seconds(recipe, arch, device, planned, device.precision, ranks)
-        held = largest(recipe, arch, planned).total + (RUNTIME["cpu"] if device.kind == "cpu" else 0.0)
-        return cls(run_seconds(recipe, steps, each), held)
+        self._works = works(recipe, device, precision=device.precision, compiled=compiled, ranks=ranks)
+        self._of = recipe, arch, device
+        self._steps, self._ranks = steps, ranks
+        self._measured = self._counted = 0.0  # seconds of the first steps, as they were and by arithmetic
+        self._heard = 0
+        self.seconds: float | None = None
+        """of training, once enough steps were made"""
+
+    @property
+    def memory(self) -> float:
+        """Bytes of one process, by arithmetic."""
+        recipe, arch, device = self._of
+        return process(recipe, arch, self._works, device.kind)
+
+    def hear(self, step: int, seconds: float, so_far: float) -> bool:
+        """Take note that the step after `step - 1` done ones took `seconds`; whether that was enough, the first time.
+
+        `so_far`: all seconds of training until now.
+        """
+        self._heard += 1
+        if self.seconds is not None or self._heard <= WARM_UP:
+            return False
+        self._measured += seconds
+        self._counted += self._cost((step - 0.5) / self._steps)
+        left = self._left(step) * self._measured / self._counted
+        enough = self._heard >= WARM_UP + LEAST and self._measured >= min(LOOKED_AT, SHARE * (so_far + left))
+        if enough:
+            self.seconds = so_far + left
+        return enough
 
     def beside(self, seconds: float, memory: float) -> str:
         """The plan and the measurement in one line."""
+        by = "by its first steps" if self.seconds is not None else "by arithmetic alone"
+        planned = self.seconds if self.seconds is not None else self._left(0)
         return (
-            f"planned {self.seconds / 60:.2g} minutes and {size(self.memory)} of memory; "
-            f"measured {seconds / 60:.2g} minutes and {size(memory)}"
+            f"planned {duration(planned)} ({by}) and {size(self.memory)} of memory; "
+            f"measured {duration(seconds)} and {size(memory)}"
         )
+
+    def _cost(self, done: float) -> float:
+        recipe, arch, device = self._of
+        return seconds_at(recipe, arch, device, self._works, device.precision, done, self._ranks)
+
+    def _left(self, step: int) -> float:
+        """Seconds of the steps after `step`, by arithmetic."""
+        begin = step / self._steps
+        costs = [self._cost(begin + (1 - begin) * (place + 0.5) / POINTS) for place in range(POINTS)]
+        return (self._steps - step) * sum(costs) / POINTS
+
+
+def duration(seconds: float) -> str:
+    """In words: seconds below two minutes, and minutes above."""
+    return f"{seconds:.3g} seconds" if seconds < 120 else f"{seconds / 60:.3g} minutes"
 
 
 def most_memory(device: torch.device) -> float:
-    """Bytes that this process held at most: of the GPU's by its tensors, of the host's on a CPU."""
+    """Bytes that this process held at most: on a GPU its tensors and what CUDA and its libraries take beside them."""
     if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
+        free, total = torch.cuda.mem_get_info(device)
+        libraries = total - free - torch.cuda.memory_reserved(device)
+        return float(torch.cuda.max_memory_allocated(device) + max(0, libraries))
     unit = 1 if sys.platform == "darwin" else 1024
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

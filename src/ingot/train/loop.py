@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ingot.data.loader import BlockLoader
 from ingot.engine.engine import Engine
@@ -69,6 +69,16 @@ class State:
         vars(self).update(vars(good) | ahead | {"rollbacks": [*self.rollbacks, rollback], "losses": [], "refused": 0})
 
 
+class Saver(Protocol):
+    """What keeps the states of a run while it goes on."""
+
+    def save(self, state: State) -> None:
+        """Begin to save `state`, once what is being saved is whole. Raises UserError where that failed."""
+
+    def look(self) -> None:
+        """Raises UserError where a save has failed meanwhile."""
+
+
 @dataclass
 class Loop:
     """The parts that a run is made of, and the one way to drive them."""
@@ -78,9 +88,10 @@ class Loop:
     engine: Engine
     loader: BlockLoader
     meter: Meter
-    save: Callable[[State], None]
+    saving: Saver
     evaluate: Callable[[State, bool], float | None]  # on all held-out text, or as the recipe says; none: no result
     sample: Callable[[State], None]
+    score_tasks: Callable[[State], None]  # those of the recipe, a slice of each
     go_back: Callable[[State, str], bool]  # to the last good checkpoint, for a reason; whether there is one
     epoch_blocks: int  # of the data's order, in which every block comes once
 
@@ -94,12 +105,11 @@ class Loop:
         while not (stop.asked or self._is_over(state)):
             self._step_or_save(state)
             stop.agree(self.engine.world)
+            self.saving.look()
             if self._saves(state) or stop.asked or stop.save_asked:
-                self.save(state)
+                self.saving.save(state)
                 stop.saved()
             self._look(state, stop)
-        if stop.asked and state.step:
-            self.save(state)  # which changes nothing where this step was saved
         return self._is_over(state)
 
     def _is_over(self, state: State) -> bool:
@@ -123,6 +133,8 @@ class Loop:
                 state.hear(loss, self.recipe.early_stopping)
         if not stop.asked and self._due(self.recipe.samples.every, state):
             self.sample(state)
+        if not stop.asked and self._due(self.recipe.evaluation.tasks_every, state):
+            self.score_tasks(state)
 
     def _step_or_save(self, state: State) -> None:
         """The next step; where its rows can't be had from far away, all steps before it are saved."""
@@ -130,7 +142,7 @@ class Loop:
             self._step(state)
         except Unreachable:
             if state.step and self.engine.world.size == 1:  # others may wait in the middle of theirs
-                self.save(state)
+                self.saving.save(state)
             raise
 
     def _step(self, state: State) -> None:
@@ -155,6 +167,8 @@ class Loop:
         state.step += 1
         state.blocks = end
         state.seconds += seconds
+        if not result.targets:  # questions alone: there was nothing to learn, and no weight has changed
+            return
         if not result.applied and not result.overflow:
             self._leave_out(state, loss, norm, first)
             return

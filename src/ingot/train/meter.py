@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -20,12 +21,14 @@ from ingot.evaluate.loss import HeldOutLoss
 from ingot.files import disk_errors
 from ingot.model.architecture import Architecture, flops_per_token
 from ingot.track.tracker import Tracker
+from ingot.train.forecast import Outlook, duration
 from ingot.train.waiting import QUIET_SECONDS
 
 if TYPE_CHECKING:
     from ingot.train.loop import State
 
 WINDOW = 20  # steps over which the display averages
+WORTH_SAYING = 60.0  # seconds left of a run, above which one wants to know
 USAGE_SECONDS = 15.0  # between two records of what the machine is doing
 
 
@@ -55,6 +58,7 @@ class Meter:
         self._status = Text()
         self._peak: float | None = None
         self._looked: float | None = None  # at the machine: when
+        self.outlook: Outlook | None = None
 
     def measure_against(
         self, arch: Architecture, peak: Callable[[], float], usage: Callable[[], Mapping[str, float]]
@@ -64,6 +68,10 @@ class Meter:
         Both are asked for when a step was made.
         """
         self._arch, self._measure_peak, self._usage = arch, peak, usage
+
+    def look_ahead(self, outlook: Callable[[], Outlook]) -> None:
+        """Tell how long the run will take once its first steps show it; `outlook` is asked for after the first."""
+        self._make_outlook = outlook
 
     @contextlib.contextmanager
     def live(self, name: str, step: int, steps: int) -> Iterator[None]:
@@ -98,7 +106,7 @@ class Meter:
         self._recent.append((seconds, targets, loss, flops))
         record: dict[str, Any] = {"kind": "train", "step": state.step, "tokens": state.tokens, "loss": loss}
         record |= {"rate": factor, "gradient_norm": norm, "seconds": state.seconds, "tokens_per_second": speed}
-        record |= {"length": length, "batch_tokens": targets}
+        record |= {"length": length, "batch_tokens": targets, "flops": flops}
         if self._peak:
             record["share_of_peak"] = flops / seconds / self._peak
         self.tracker.log(record)
@@ -106,6 +114,7 @@ class Meter:
             self._peak = self._measure_peak()
             self.tracker.log({"kind": "peak", "step": state.step, "matmul_peak": self._peak})
         self._look_at_machine(state)
+        self._look_ahead(state, seconds)
         self._show(state, factor)
 
     def left_out(self, state: State, reason: str, *, loss: float, norm: float, first: int) -> None:
@@ -120,12 +129,23 @@ class Meter:
         record: dict[str, Any] = {"kind": "validation", "step": state.step, "tokens": state.tokens, "loss": result.loss}
         record |= {"perplexity": result.perplexity, "bits_per_byte": result.bits_per_byte, "seconds": state.seconds}
         self.tracker.log(record | {"scored_tokens": result.tokens, "whole": whole})
-        self._validation = f"{result.bits_per_byte:.3f} bits/byte held out"
+        told = math.isfinite(result.bits_per_byte)  # what a tokenizer that loses text does not tell
+        self._validation = f"{result.bits_per_byte:.3f} bits/byte" if told else f"loss {result.loss:.3f}"
+        self._validation += " held out"
         extent = "all held-out text" if whole else f"{result.tokens:,} held-out tokens"
-        self.say(
-            f"step {state.step:>6,}  {result.bits_per_byte:.4f} bits per byte, loss {result.loss:.4f}, "
-            f"perplexity {result.perplexity:.1f} on {extent}"
-        )
+        bits = f"{result.bits_per_byte:.4f} bits per byte, " if told else ""
+        self.say(f"step {state.step:>6,}  {bits}loss {result.loss:.4f}, perplexity {result.perplexity:.1f} on {extent}")
+
+    def _look_ahead(self, state: State, seconds: float) -> None:
+        if not self.active:
+            return
+        self.outlook = self.outlook or self._make_outlook()
+        if self.outlook.hear(state.step, seconds, state.seconds):
+            whole = self.outlook.seconds or 0.0
+            told = {"seconds": whole, "memory": self.outlook.memory}
+            self.tracker.log({"kind": "outlook", "step": state.step, **told})
+            if whole - state.seconds > WORTH_SAYING:
+                self.say(f"by its first steps, {duration(whole - state.seconds)} of training are left")
 
     def _look_at_machine(self, state: State) -> None:
         """Record what the machine is doing, after the first step and then now and then."""

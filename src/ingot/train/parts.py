@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file
 
 from ingot.checkpoint.manifest import MANIFEST, Manifest
 from ingot.checkpoint.state import load_state
 from ingot.checkpoint.store import Checkpoint, Checkpoints
 from ingot.data.build.report import lines
 from ingot.data.cache import TokenCache
+from ingot.data.document import Message
 from ingot.data.prepare import prepare
 from ingot.distributed import World
 from ingot.engine.device import describe, matmul_peak
@@ -22,7 +23,7 @@ from ingot.engine.precision import choose_precision
 from ingot.engine.usage import Usage
 from ingot.errors import UserError
 from ingot.model.decoder import Decoder
-from ingot.model.huggingface import load_tensors
+from ingot.model.huggingface import load_tensors, read_weights
 from ingot.recipe import Recipe
 from ingot.tokenizer.tokenizer import Tokenizer
 from ingot.track.tracker import JsonLines, Tracker
@@ -33,6 +34,9 @@ from ingot.train.meter import Meter
 from ingot.train.rows import Rows
 from ingot.train.start import begin_from, grown_shape
 from ingot.train.stop import Stop
+
+if TYPE_CHECKING:
+    from ingot.tokenizer.chat import ChatTemplate
 
 
 class Parts:
@@ -46,12 +50,14 @@ class Parts:
         self.stop = Stop(self.meter.say)
         for tracker in recipe.track:
             tracker.check()
+        recipe.parallel.check()
         self.checkpoints = Checkpoints(recipe.folder)
         self.found = self._latest()
         self.origin = self._origin()
         self.live = live_text(recipe, self.origin, self.meter.say) if recipe.data.live else None
         self.tokenizer, self.cache = (self.live.tokenizer, self.live.cache) if self.live else self._data()
         self._check_text()
+        self.chat = self._chat_template()
         self._check_prompts()
         self.arch = recipe.model.with_vocabulary(self.tokenizer.vocabulary)
         if recipe.start and self.origin:
@@ -117,7 +123,7 @@ class Parts:
         with contextlib.nullcontext() if self.world.main else torch.device("meta"):
             model = Decoder(self.arch, init=self.recipe.init, generator=draw)
         if self.world.main and found:
-            load_tensors(model, load_file(found.model / "model.safetensors"))
+            load_tensors(model, read_weights(found.model), where=str(found.model))
         elif self.world.main and self.origin:
             begin_from(self.origin, model, self.recipe, self.meter.say)
         recompute(model, self.recipe.memory.checkpoint_every)
@@ -137,6 +143,28 @@ class Parts:
             self.meter.say(line)
         return tokenizer, cache
 
+    def _chat_template(self) -> ChatTemplate | None:
+        """How conversations are spelt, where some are learned; it is saved with the model that learns them."""
+        if not (self.cache.train.masked or self.cache.held_out.masked):
+            return None
+        from ingot.tokenizer.chat import ChatTemplate  # loads a template engine, which most runs can do without
+
+        chat = ChatTemplate.of(self.tokenizer)
+        settings = self.tokenizer.settings | {"chat_template": chat.source}
+        self.tokenizer = Tokenizer(self.tokenizer.content, settings)
+        return chat
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end what the model writes."""
+        return self.chat.stops if self.chat else (self.tokenizer.end,)
+
+    def prompt(self, text: str) -> list[int]:
+        """The ids that a sample begins with: a text's begin, or a question to a model that learns conversations."""
+        if self.chat:
+            return self.chat.prompt([Message("user", text)])
+        return [self.tokenizer.end, *self.tokenizer.encode(text)]
+
     def _check_text(self) -> None:
         """Refuse another text than that which the run was begun with."""
         if self.found and self.cache.fingerprint != self.found.manifest.lineage["data"]:
@@ -152,7 +180,7 @@ class Parts:
     def _check_prompts(self) -> None:
         """Refuse a sample's prompt that the model can't read before the first step, not in the middle of the run."""
         for prompt in self.recipe.samples.prompts:
-            tokens = len(self.tokenizer.encode(prompt)) + 1  # the end token leads it
+            tokens = len(self.prompt(prompt))
             if tokens > self.recipe.model.context:
                 what = f"a prompt has {tokens} tokens, and the model's context is {self.recipe.model.context}"
                 raise UserError(what, where="samples.prompts", mend="shorten it")

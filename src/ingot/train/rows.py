@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ingot.data.blocks import blocks_of
+from ingot.data.blocks import blocks_of, remarks
 from ingot.data.cache import TokenCache
 from ingot.data.loader import Loader
 from ingot.data.mix import Mixture
@@ -38,9 +38,7 @@ class Rows:
 
     def described(self, timetable: Timetable) -> Iterator[str]:
         """Where the rows differ from plain slices of one stream, in lines for a person."""
-        if self._recipe.data.packing == "best_fit":
-            padding = 1 - self._cache.train.tokens / self.epoch_tokens
-            yield f"best-fit packing: {sum(blocks.count for blocks in self.blocks):,} blocks, {padding:.1%} padding"
+        yield from remarks(self._cache, self.blocks)
         if self._recipe.weights:
             shares, epochs = self.order(timetable).shares(timetable.blocks(self._recipe.model.context)[-1])
             names = [source["name"] for source in self._cache.sources]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-import ingot
-from ingot.checkpoint.state import load_state, save_state
+from ingot.checkpoint.state import load_state
 from ingot.checkpoint.store import Checkpoint
 from ingot.config import to_yaml
 from ingot.dashboard.report import write_report
@@ -24,16 +21,16 @@ from ingot.files import write_atomically
 from ingot.generate.generator import Generator
 from ingot.generate.sampling import Sampling
 from ingot.model.architecture import parameter_counts
-from ingot.model.decoder import Decoder
-from ingot.model.huggingface import save_model
 from ingot.recipe import Recipe
-from ingot.train.account import announce, begin_records, close, record_rollback, say_what_next
-from ingot.train.folder import begin, locked, set_aside
+from ingot.train.account import announce, begin_records, close, outlook, record_rollback, say_what_next
+from ingot.train.folder import begin, locked, nothing_left
 from ingot.train.forecast import sized
 from ingot.train.loop import Loop, State
 from ingot.train.parts import Parts
+from ingot.train.saving import Saving
 from ingot.train.settle import compiles, measured_steps, planned_steps, wants_compiled
 from ingot.train.stop import Stopped
+from ingot.train.tasks import Tasks
 from ingot.train.timetable import Timetable
 
 HELD_OUT_TOKENS = 4_096  # scored in one forward pass
@@ -47,18 +44,17 @@ def train(recipe: Recipe, *, fresh: bool = False) -> Path:
     """
     world = World.join()
     keep_freed_memory(world.device)
-    with world.together(), locked(recipe.folder) if world.main else contextlib.nullcontext():
-        Run(Parts(_begun(recipe, world, fresh=fresh), world)).run()
+    with world.together(), contextlib.ExitStack() as stack:
+        if world.main:
+            stack.enter_context(locked(recipe.folder))
+            stack.enter_context(nothing_left(recipe.folder, fresh=fresh))
+        Run(Parts(_begun(recipe, world), world)).run()
     return recipe.folder
 
 
-def _begun(recipe: Recipe, world: World, *, fresh: bool) -> Recipe:
+def _begun(recipe: Recipe, world: World) -> Recipe:
     """The recipe of the run, as the main rank began it or goes on with it; the same on every rank."""
-    values = None
-    if world.main:
-        if fresh:
-            set_aside(recipe.folder)
-        values = begin(sized(recipe, world, print)).to_dict()
+    values = begin(sized(recipe, world, print)).to_dict() if world.main else None
     begun = Recipe.model_validate(world.agreed(values))
     if world.any(not (begun.folder / "recipe.yaml").exists()):
         what = "not every machine sees this folder"
@@ -107,50 +103,34 @@ class Run:
         loader = parts.rows.loader(timetable)
         if parts.live and parts.found:
             loader.load_state(load_state(parts.found.path / "train")["data"])
-        self.loader = loader
-        looks = self.save, self.evaluate, self.sample, self.go_back, parts.rows.epoch_blocks
+        self.saving = Saving(parts, loader)
+        looks = self.saving, self.evaluate, self.sample, Tasks(parts).score, self.go_back, parts.rows.epoch_blocks
         loop = Loop(parts.recipe, timetable, parts.engine, loader, parts.meter, *looks)
-        with loader, parts.meter.live(parts.recipe.name, parts.state.step, timetable.steps):
-            try:
-                complete = loop.run(parts.state, parts.stop, look_first=not whole)
-                if complete and not parts.stop.asked:
-                    self.evaluate(parts.state, True)
-            except UserError:
-                if parts.world.main:
-                    write_report(parts.recipe.folder)
-                parts.tracker.close()
-                raise
-        return complete and not parts.stop.asked
+        try:
+            parts.meter.look_ahead(lambda: outlook(parts, timetable.steps))
+            with loader, self.saving, parts.meter.live(parts.recipe.name, parts.state.step, timetable.steps):
+                return loop.run(parts.state, parts.stop, look_first=not whole) and self._finish()
+        except UserError:
+            if parts.world.main:
+                write_report(parts.recipe.folder)
+            parts.tracker.close()
+            raise
+
+    def _finish(self) -> bool:
+        """Score the end of the run on all held-out text; whether that was done before a signal asked to stop."""
+        parts = self.parts
+        self.saving.wait()
+        if not parts.cache.held_out.tokens:
+            return True
+        parts.stop.agree(parts.world)
+        return not parts.stop.asked and self.evaluate(parts.state, True) is not None
 
     # --- what the loop calls ------------------------------------------------------------------------------------------
-
-    def save(self, state: State) -> None:
-        """Write the checkpoint of `state`; the main rank writes what all of them hold."""
-        parts = self.parts
-        model, training = parts.engine.whole(torch.device("cpu")), self._training_state()
-        if model is None:
-            return
-        saved = parts.checkpoints.save(
-            {"model": partial(self._write_model, model), "train": partial(save_state, state=training)},
-            step=state.step,
-            tokens=state.tokens,
-            losses={"train": state.loss} if math.isfinite(state.loss) else {},
-            recipe=parts.recipe.to_dict(),
-            code=ingot.__version__,
-            parent=parts.parent(),
-            lineage={
-                "data": parts.cache.fingerprint,
-                "sources": parts.cache.sources,
-                "tokenizer": parts.tokenizer.fingerprint,
-            },
-        )
-        parts.tracker.keep(state.step, saved.model)
-        if not state.refused:  # else the run may want to go back further than this one
-            parts.checkpoints.keep(parts.recipe.train.keep)
 
     def go_back(self, state: State, reason: str) -> bool:
         """Put the run back to its last good checkpoint, and past all that it read since; whether there is one."""
         parts = self.parts
+        self.saving.wait()
         good = parts.go_back(state.updated_at)
         if not good:
             return False
@@ -185,6 +165,7 @@ class Run:
         if parts.stop.asked:
             return None
         parts.meter.validation(state, result, whole=whole)
+        self.saving.wait()  # what was measured is noted at the checkpoint
         if parts.world.main:
             parts.checkpoints.amend(state.step, losses={"held_out" if whole else "validation": result.loss})
         return result.loss
@@ -199,11 +180,15 @@ class Run:
             temperature=settings.temperature, max_new_tokens=settings.max_new_tokens, seed=parts.recipe.seed
         )
         parts.meter.doing("writing samples")
-        made = Generator(model, parts.tokenizer).generate(settings.prompts, sampling)
-        for one in made:
-            parts.samples.log({"step": state.step, "tokens": state.tokens, "prompt": one.prompt, "text": one.text})
+        prompts = [parts.prompt(text) for text in settings.prompts]
+        made = Generator(model, parts.tokenizer, parts.ends).complete(prompts, [sampling] * len(prompts))
+        for prompt, one in zip(settings.prompts, made, strict=True):
+            answers = {"answers": True} if parts.chat else {}
+            record = {"step": state.step, "tokens": state.tokens, "prompt": prompt, "text": one.text}
+            parts.samples.log(record | answers)
         if made:
-            parts.meter.say(f"step {state.step:>6,}  “{made[0].excerpt}”")
+            asked = f"{settings.prompts[0]}{' → ' if parts.chat else ''}"
+            parts.meter.say(f"step {state.step:>6,}  “{replace(made[0], prompt=asked).excerpt}”")
 
     def _is_complete(self, found: Checkpoint, steps: int) -> bool:
         """Whether nothing is left to do: the last step is saved, and scored on all held-out text."""
@@ -234,13 +219,3 @@ class Run:
         if parts.world.main:
             write_atomically(recipe.folder / "recipe.yaml", to_yaml(parts.recipe))
         return Timetable(steps, tuple(recipe.stages))
-
-    def _write_model(self, model: Decoder, folder: Path) -> None:
-        parts = self.parts
-        save_model(model, folder, end=parts.tokenizer.end)
-        parts.tokenizer.save(folder)
-
-    def _training_state(self) -> dict[str, Any]:
-        parts = self.parts
-        data = self.loader.state(parts.world.collected)
-        return {"state": parts.state.to_dict(), "engine": parts.engine.state(), "data": data}

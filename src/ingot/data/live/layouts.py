@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ingot.data.build.spelling import Tokens
 from ingot.data.live.plan import LivePlan
-from ingot.data.packing import Layout, best_fit, cut_up
+from ingot.data.packing import Layout, best_fit, cut_up, nothing_fits
 
 
 def token_type(ids: np.dtype[Any]) -> np.dtype[np.void]:
@@ -63,15 +63,21 @@ def _packed(tokens: NDArray[np.void], plan: LivePlan) -> tuple[NDArray[np.void],
     follows = np.append(tokens[1:], tokens[:1])  # the end token leads the first document as well
     follows["loss"][np.append(starts[1:], len(tokens)) - 1] = tokens["loss"][starts]  # one's own: none knows the next
     cells = _cells(tokens, follows)
-    pieces = cut_up(np.append(starts, len(tokens)), plan.length)
-    bins = best_fit(pieces["size"], plan.length)
+    pieces = cut_up(np.append(starts, len(tokens)), plan.length, lambda begin, end: tokens["loss"][begin:end])
+    if not len(pieces):
+        raise nothing_fits(plan.length)
+    bins = best_fit(pieces["size"] + pieces["led"], plan.length)
     order = np.argsort(bins, kind="stable")
     blocks = np.zeros((int(bins.max()) + 1, plan.length), cells.dtype)
     place, last = 0, -1
-    for number, (begin, size) in zip(bins[order].tolist(), pieces[order].tolist(), strict=True):
+    for number, (begin, size, led) in zip(bins[order].tolist(), pieces[order].tolist(), strict=True):
         place = place if number == last else 0
-        blocks[number, place : place + size] = cells[begin : begin + size]
         blocks[number, place]["start"] = True
+        if led:
+            blocks[number, place]["input"] = tokens["id"][0]
+            place += 1
+        blocks[number, place : place + size] = cells[begin : begin + size]
+        blocks[number, place]["start"] = not led
         place, last = place + size, number
     return blocks, tokens[:0]
 

@@ -1,0 +1,33 @@
+"""`ingot dashboard`: a local web page over runs that follows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ingot.cli.app import app
+
+
+@app.command(usage="Usage: ingot dashboard [--runs DIR] [--host HOST] [--port PORT] [--open]")
+def dashboard(
+    *,
+    runs: Annotated[Path, Parameter(help="folder of all runs")] = Path("runs"),
+    host: Annotated[str, Parameter(help="address to listen on; beyond loopback only with --public")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="0: any that is free")] = 8001,
+    public: Annotated[bool, Parameter(help="let others read all runs: there is no key and no encryption")] = False,
+    open: Annotated[bool, Parameter(help="open it in this machine's browser")] = False,
+) -> None:
+    """Compare and follow runs in the browser: curves, samples, checkpoints, evaluations, sweeps. Ctrl-C stops."""
+    from ingot.dashboard.server import Dashboard
+
+    server = Dashboard(runs, host, port, public=public)
+    with server.closing():
+        server.library.begin()
+        print(f"{runs} at {server.address}; Ctrl-C stops", flush=True)
+        if open:
+            import webbrowser
+
+            webbrowser.open(server.address)
+        server.serve_forever()

@@ -1,0 +1,1 @@
+"""Models in other programs' formats: what writes a format stands beside what reads it."""

@@ -1,0 +1,1 @@
+"""ONNX, for onnxruntime and what builds on it."""

@@ -1,0 +1,87 @@
+"""What several rooms share: a model in a folder of runs, and a real browser."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ingot.checkpoint.store import save
+from ingot.language_model import LanguageModel, load
+from ingot.model.architecture import Architecture
+from ingot.model.decoder import Decoder
+from ingot.model.huggingface import save_model
+from ingot.model.initial import Scaled
+from ingot.tokenizer.chat import ChatTemplate
+from ingot.tokenizer.tokenizer import Tokenizer
+from ingot.tokenizer.training import BPE
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of random weights: `tiny`, as if tuned on conversations, and `plain`, an older one, as if not."""
+    folder = tmp_path_factory.mktemp("models") / "runs"
+    trained = BPE(vocabulary=300).train(iter(["The quick brown fox jumps over the lazy dog; 東京 и 😀."] * 4))
+    arch = Architecture(family="llama", vocabulary=300, context=96, layers=2, hidden_size=32, heads=2)
+    for seed, name in enumerate(("plain", "tiny")):
+        model = Decoder(arch, init=Scaled(width=0.3), generator=torch.Generator().manual_seed(seed))
+        tokenizer, stops = trained, (trained.end,)
+        if name == "plain":
+            bare = {key: value for key, value in trained.settings.items() if key != "chat_template"}
+            tokenizer = Tokenizer(trained.content, bare)
+        else:
+            stops = ChatTemplate.of(trained).stops
+
+        def write(place: Path, model: Decoder = model, tokenizer: Tokenizer = tokenizer, stops=stops) -> None:
+            save_model(model, place, end=tokenizer.end, stops=stops)
+            tokenizer.save(place)
+
+        created = f"2026-11-0{seed + 1}T00:00:00+00:00"
+        save(folder / name / "checkpoints" / "step-000007", {"model": write}, step=7, tokens=0, created=created)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llm(runs: Path) -> LanguageModel:
+    """The run `tiny`, loaded."""
+    return load("tiny", runs=runs)
+
+
+@pytest.fixture(scope="module")  # it keeps an event loop running in this thread, which other tests can do without
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if not path:
+        pytest.skip("there is no chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens a page of a server. Whatever the browser complains of, or asks of another host, fails the test."""
+    contexts, complaints = [], []
+
+    def open_page(url: str, path: str = "/", **options: Any) -> Any:
+        context = browser.new_context(viewport=options.pop("viewport", {"width": 1280, "height": 800}), **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console", lambda line: complaints.append(line.text) if "Failed to load resource" not in line.text else None
+        )
+        page.on("request", lambda asked: asked.url.startswith((url, "data:")) or complaints.append(asked.url))
+        page.goto(url + path)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
