@@ -20,7 +20,7 @@ from ingot.plan import make_plan
 from ingot.recipe import Recipe, builtin_recipes
 from ingot.train.dry import dry_run
 
-NAMES = list(builtin_recipes())
+NAMES = [name for name in builtin_recipes() if not Recipe.load(name).start]  # the others go on from a run of one's own
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,11 @@ def serving(models: Mapping[str, LanguageModel], limits: Limits, keys: Keys | No
     service = Service(models, limits)
     made = listen("127.0.0.1", 0, None)
     config = uvicorn.Config(
-        create_app(service, keys, {"127.0.0.1", "localhost"}), log_config=None, access_log=False, server_header=False
+        create_app(service, keys, {"127.0.0.1", "localhost"}),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,  # for clients that are still there
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [made]}, daemon=True)
