@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ingot import hub
 from ingot.errors import UserError
 from ingot.hub import Outage, Patience, Unreachable, asked_wait, of_hub, passing, patiently, status, told
 
@@ -37,8 +38,8 @@ def wrapped(cause: Exception, *, hide: bool = False) -> Exception:
 def clock(monkeypatch):
     """Waits, which pass at once on a clock that only they move."""
     waits: list[float] = []
-    monkeypatch.setattr(time, "sleep", waits.append)
-    monkeypatch.setattr(time, "monotonic", lambda: sum(waits))
+    clock = SimpleNamespace(sleep=waits.append, monotonic=lambda: sum(waits), time=time.time)
+    monkeypatch.setattr(hub, "time", clock)  # not the module itself: servers of other tests run by it
     return waits
 
 

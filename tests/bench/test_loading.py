@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
 import numpy as np
 
+from ingot.bench import loading
 from ingot.bench.loading import READS, seconds_per_read
 from ingot.data.cache import Shard, TokenView
 
@@ -15,6 +16,6 @@ def test_reading_takes_processor_time(tmp_path, monkeypatch):
     view = TokenView(tmp_path, [Shard("0.bin", 0, 5000)], np.array([0]), "<u2")
     read, begins = view.read, []
     monkeypatch.setattr(view, "read", lambda begin, end: begins.append(begin) or read(begin, end))
-    monkeypatch.setattr(time, "thread_time", iter(range(1000)).__next__)
+    monkeypatch.setattr(loading, "time", SimpleNamespace(thread_time=iter(range(1000)).__next__))
     assert seconds_per_read(view, context=50, batch_tokens=200) == 1
     assert len(begins) == (READS + 1) * 4 and len(set(begins)) > 80  # other rows at every step

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -39,7 +40,7 @@ def test_only_a_long_build_says_how_far_it_is(small_units, texts: Path, tmp_path
     prepare([Local(path=str(texts))], HeldOut(), CONFIG, tmp_path / "quick", said.append)
     assert not any("%" in line for line in said)
     seconds = iter(range(0, 10_000, 6))  # that pass between two looks at the clock
-    monkeypatch.setattr(preparing.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(preparing, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     prepare([Local(path=str(texts))], HeldOut(), CONFIG, tmp_path / "slow", said.append)
     far = [line for line in said if line.startswith("token cache: ") and "%" in line]
     groups = len(list((tmp_path / "slow").glob("*/train-*.bin")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import torch
 
@@ -14,14 +15,14 @@ CPU = torch.device("cpu")
 
 def test_the_peak_is_the_best_of_the_rates_that_fit_into_the_time(monkeypatch):
     clock, rates = iter([0.0, 0.1, 0.2, 0.3]), iter([5.0, 7.0, 6.0, 99.0])  # the fourth would come too late
-    monkeypatch.setattr(rooms.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(rooms, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     monkeypatch.setattr(rooms, "matmul_rates", lambda device, precision, side: rates)
     assert matmul_peak(CPU, "fp32") == 7.0
 
 
 def test_a_rate_is_the_work_of_a_product_over_its_time(monkeypatch):
     clock = iter([0.0, 0.5, 2.0, 4.0])
-    monkeypatch.setattr(rooms.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(rooms, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     rates = rooms.matmul_rates(CPU, "fp32", 8)
     assert [next(rates), next(rates)] == [2 * 8**3 / 0.5, 2 * 8**3 / 2.0]
 
