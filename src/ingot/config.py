@@ -39,7 +39,8 @@ YesNoAuto = Annotated[Literal["auto", "yes", "no"], BeforeValidator(_yes_or_no)]
 class Config(BaseModel):
     """A frozen value. An unknown key is an error; the docstring under a field says what it means."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    # A validator is built when it is first needed: most commands, and the processes that help, need few of them.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, defer_build=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain mappings, lists and scalars: what YAML and JSON can hold."""

@@ -31,6 +31,11 @@ def environment(name: str, default: str = "") -> str:
     return os.environ.get(name, default)
 
 
+def quiet_numpy() -> None:
+    """Keep NumPy's linear algebra, which nothing here needs, from starting threads; call before it is imported."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def single_threaded() -> None:
     """Keep the Rust libraries of this worker process from starting threads; call before their first use."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

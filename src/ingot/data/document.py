@@ -63,6 +63,8 @@ Record = Document | Conversation | Dropped
 
 def unwritable(text: str) -> str:
     """Why UTF-8 can't hold `text`; empty where it can."""
+    if text.isascii():
+        return ""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -23,7 +23,7 @@ from ingot.tokenizer.spelling import byte_alphabet
 from ingot.tokenizer.tokenizer import END, Tokenizer
 
 PLAIN = b"aS1 .'\n\t"  # a letter of either case, a digit, a space … as patterns tell them apart
-SAMPLE_BYTES = 2**18  # of the corpus, on which encoders are compared
+SAMPLE_BYTES = 2**17  # of the corpus, on which encoders are compared
 
 
 class Encoder(Protocol):
@@ -42,10 +42,20 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """The encoder that is to be used, by name, and why in one line for a person."""
+    """The encoder that is to be used, and why in one line for a person."""
 
-    name: str
+    encoder: Encoder
     reason: str
+
+    @property
+    def name(self) -> str:
+        """What `encoder` builds another one from."""
+        return self.encoder.name
+
+    @property
+    def note(self) -> str:
+        """What other processes learn of it, as JSON."""
+        return json.dumps({"name": self.name, "reason": self.reason})
 
 
 def encoder(tokenizer: Tokenizer, name: str = "tokenizers") -> Encoder:
@@ -60,13 +70,15 @@ def fastest(tokenizer: Tokenizer, sample: Sequence[str]) -> Choice:
     `reason` says so.
     """
     texts = _spread(sample)
-    reference, rate = _tried(Library(tokenizer), texts)
+    tried: dict[str, Encoder] = {Library.name: Library(tokenizer)}
+    reference, rate = _tried(tried[Library.name], texts)
     rates, wrong = {Library.name: rate}, []
     for name in ENCODERS:
         if name == Library.name:
             continue
         try:
-            found, rate = _tried(encoder(tokenizer, name), texts)
+            tried[name] = encoder(tokenizer, name)
+            found, rate = _tried(tried[name], texts)
         except (ImportError, Unsuited):
             continue
         if not _equal(found, reference) or not _cuts_alike(tokenizer, name):
@@ -78,7 +90,7 @@ def fastest(tokenizer: Tokenizer, sample: Sequence[str]) -> Choice:
     best = max(rates, key=rates.__getitem__)
     others = [f"{name}: {rate:,.0f}" for name, rate in rates.items() if name != best]
     reason = f"encoder: {best}, {rates[best]:,.0f} MB/s a core" + (f" ({', '.join(others)})" if others else "")
-    return Choice(best, "; ".join([reason, *(f"{name} gives other ids and is not used" for name in wrong)]))
+    return Choice(tried[best], "; ".join([reason, *(f"{name} gives other ids and is not used" for name in wrong)]))
 
 
 class Library:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import orjson
 import psutil
 from numpy.typing import NDArray
 
@@ -30,6 +31,7 @@ UNICODE_17 = (
 )
 # Where characters are asked one by one whether they are assigned. Between these lie ideographs and syllables, all of
 # them old but the rarest: those from U+2A6E0 on are held for new.
+ASCII = bytes(range(0x80))
 ALL_KNOWN = 0x250  # below, each is in use since Unicode 1.1
 ASKED, IDEOGRAPHS = (range(ALL_KNOWN, 0x3400), range(0xA000, 0xAC00), range(0xD7A4, 0x20000)), 0x2A6E0
 
@@ -56,7 +58,8 @@ class Doubts:
         """Whether `text` holds a doubtful character. Raises UnicodeEncodeError for half a surrogate pair."""
         if text.isascii():
             return False
-        points = np.frombuffer(text.encode("utf-32-le"), "<u4")
+        rest = text.encode().translate(None, ASCII).decode()  # most of most texts goes, at little cost
+        points = np.frombuffer(rest.encode("utf-32-le"), "<u4")
         known = self._known[points]
         if not known.all():
             new = np.unique(points[known == 0])
@@ -103,7 +106,7 @@ class Gigatoken(Fast):
         description = json.loads(tokenizer.content)
         added = [token for token in description["added_tokens"] if not token["special"]]  # text can't forge them
         description |= {"added_tokens": added, "post_processor": None, "truncation": None, "padding": None}
-        self._description = json.dumps(description)
+        self._description = orjson.dumps(description).decode()
         self._library: Any = None
         self._ahead = self._began_with = 0
         self._begin()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,6 @@ class Tokenizer:
             raise UserError(what, where=where, mend="point at a whole tokenizer.json") from None
 
     def _read(self, content: str, where: str) -> None:
-        self._encoder = tokenizers.Tokenizer.from_str(content)
-        self._encoder.encode_special_tokens = True
-        self._encoder.no_padding()
-        self._encoder.no_truncation()
         description = json.loads(content)
         added = description["added_tokens"]
         self.special: dict[str, int] = {token["content"]: token["id"] for token in added if token["special"]}
@@ -134,8 +131,17 @@ class Tokenizer:
             raise UserError(what, where=where, mend=mend)
         return self.special[name]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer, (self.content, self.settings)
+    @cached_property
+    def _encoder(self) -> tokenizers.Tokenizer:
+        made = tokenizers.Tokenizer.from_str(self.content)
+        made.encode_special_tokens = True
+        made.no_padding()
+        made.no_truncation()
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the library's own: another process builds it when it first needs it."""
+        return {name: value for name, value in vars(self).items() if name != "_encoder"}
 
 
 def refuse_surrogates(texts: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -143,10 +143,11 @@ class Board:
                 file.unlink(missing_ok=True)
 
     def _choose_encoder(self) -> None:
-        plan, chosen = self._plan, Choice(Library.name, "")
+        plan, chosen = self._plan, Choice(Library(self._plan.tokenizer), "")
         if plan.size >= COMPARED_FROM:
             chosen = fastest(plan.tokenizer, list(sample(plan.corpus, ENCODER_BYTES, ENCODER_PARTS)))
-        write_atomically(self._encoder, json.dumps(asdict(chosen)))
+        self._speller = Speller(plan.tokenizer, chosen.encoder)  # built and warm
+        write_atomically(self._encoder, chosen.note)
 
     @cached_property
     def _speller(self) -> Speller:

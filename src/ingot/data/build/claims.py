@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ingot.data.workers import start
+from ingot.data.workers import Worker, forkable, start
 from ingot.errors import UserError
 from ingot.files import disk_errors
 
@@ -80,18 +80,21 @@ def helpers(work: Callable[[Any], None], plan: Any, count: int) -> Iterator[None
 
     A helper that fails is no failure: whatever it met, this process meets when it claims the same task.
     """
-    crew = []
+    crew: list[Worker] = []
 
     def begin() -> None:
-        for _ in range(count):
-            crew.append(start(_help, work, plan))  # which waits until it has read the plan
+        crew.extend(start(_help, work, plan) for _ in range(count))
 
     starter = threading.Thread(target=begin)
-    starter.start()
+    if forkable():
+        begin()
+    else:
+        starter.start()  # for it waits until they have read the plan
     try:
         yield
     finally:
-        starter.join()
+        if starter.ident:
+            starter.join()
         for process in crew:
             process.kill()  # what it leaves half done is nobody's any more
 

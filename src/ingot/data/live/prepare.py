@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from ingot.data.build.board import COMPARED_FROM, encoder_file
@@ -78,9 +78,9 @@ def _hold_out(corpus: Corpus, tokenizer: Tokenizer, target: Path) -> None:
         with shard_writers(work, Group(number, number, ()), flushed=False) as writers:
             read += _hold_out_of(corpus, number, speller, writers["held_out"], texts)
         shards += [writers["held_out"].shard] if writers["held_out"].shard.tokens else []
-    chosen = fastest(tokenizer, texts) if read >= COMPARED_FROM else Choice(Library.name, "")
+    chosen = fastest(tokenizer, texts) if read >= COMPARED_FROM else Choice(Library(tokenizer), "")
     make_folder(encoder_file(target).parent)
-    write_atomically(encoder_file(target), json.dumps(asdict(chosen)))
+    write_atomically(encoder_file(target), chosen.note)
     show(target, work, {"train": [], "held_out": shards}, corpus, tokenizer, {"read": read})
     shutil.rmtree(work, ignore_errors=True)
 
