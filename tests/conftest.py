@@ -1,8 +1,10 @@
-"""What several rooms share: a model in a folder of runs, and a real browser."""
+"""What several rooms share: a model in a folder of runs, one thread and the same random numbers, a real browser."""
 
 from __future__ import annotations
 
 import shutil
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,35 @@ def llm(runs: Path) -> LanguageModel:
     return load("tiny", runs=runs)
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Matrices as small as these are slower on two threads, and much slower beside other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def same_random_numbers() -> None:
+    """A test that draws from PyTorch's own generator sees the same numbers each time."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., None]:
+    """Looks again and again until it is so; not where the `process` that should bring it about has ended."""
+
+    def wait(truth: Callable[[], bool], process: subprocess.Popen[str] | None = None, seconds: float = 200) -> None:
+        end = time.monotonic() + seconds
+        while not truth():
+            assert process is None or process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < end, "it never came to be"
+            time.sleep(0.005)
+
+    return wait
+
+
 @pytest.fixture(scope="module")  # it keeps an event loop running in this thread, which other tests can do without
 def browser() -> Iterator[Any]:
     """A headless Chromium."""
@@ -85,3 +116,16 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         context.close()
     assert not complaints
+
+
+@pytest.fixture(scope="session")
+def focusable_names() -> Callable[[Any], list[str]]:
+    """The accessible names of all that the keyboard reaches on a page."""
+    focusable = {"name": "focusable", "value": {"type": "booleanOrUndefined", "value": True}}
+
+    def names(page: Any) -> list[str]:
+        tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+        reached = [node for node in tree if focusable in node.get("properties", [])]
+        return [node["name"]["value"] for node in reached if node["role"]["value"] != "RootWebArea"]
+
+    return names

@@ -23,6 +23,7 @@ from ingot.train.stop import Stopped
     [
         (["trian", "demo"], "did you mean 'train'?"),
         (["recipes", "lst"], "did you mean 'list'?"),
+        (["models", "shwo", "demo"], "did you mean 'show'?"),
         (["--halp"], "did you mean '--help'?"),
         (["train", "demo", "--frsh"], "Did you mean --fresh?"),
         (["generate", "demo", "--temprature", "1"], "Did you mean --temperature?"),
@@ -125,22 +126,14 @@ def test_a_prompt_that_is_refused_is_not_written(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "ingot: the prompt is too long\n")
 
 
-def test_ctrl_c_exits_with_130(monkeypatch, capsys):
-    def interrupt(*_):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(("end", "said"), [(KeyboardInterrupt, "ingot: interrupted\n"), (Stopped, "")])
+def test_a_ctrl_c_exits_with_130_and_is_answered_once(end, said, monkeypatch, capsys):
+    def demo(*_):
+        raise end
 
-    monkeypatch.setattr("ingot.demo.demo", interrupt)
+    monkeypatch.setattr("ingot.demo.demo", demo)
     assert run(["demo"]) == 130
-    assert capsys.readouterr().err == "ingot: interrupted\n"
-
-
-def test_a_ctrl_c_that_was_answered_is_not_answered_again(monkeypatch, capsys):
-    def stop(*_):
-        raise Stopped
-
-    monkeypatch.setattr("ingot.demo.demo", stop)
-    assert run(["demo"]) == 130
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,9 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from ingot.cli import run
 from ingot.errors import UserError
@@ -67,14 +65,10 @@ def test_a_recipe_for_a_card_fits_that_card(name: str, device: str):
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine whose speed is known, on one thread: steps as small as these gain nothing from more."""
+def quick(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    """A machine whose speed is known."""
     slow = Device("a machine", "cpu", 16e9, {"fp32": 1e11})
     monkeypatch.setattr("ingot.train.dry.this_device", lambda device, precision: slow)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("quick")

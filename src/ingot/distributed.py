@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch.distributed as dist
 
 PATIENCE = datetime.timedelta(minutes=30)  # for a peer: the first rank may be saving a large model meanwhile
+SPINS = "4000"  # turns of a loop: about a tenth of a millisecond
 LOOK_AGAIN = 0.02  # seconds between two looks at who has come
 LOST = ("gloo", "Connection closed by peer", "Connection reset by peer", "Broken pipe")  # in an error of a collective
 
@@ -31,9 +32,16 @@ def environment(name: str, default: str = "") -> str:
     return os.environ.get(name, default)
 
 
-def quiet_numpy() -> None:
-    """Keep NumPy's linear algebra, which nothing here needs, from starting threads; call before it is imported."""
+def considerate_threads() -> None:
+    """Have numerical libraries start and keep no more threads awake than serve; call before any is imported.
+
+    NumPy's linear algebra, which nothing here needs, starts none. OpenMP's threads wait awake for each other for a
+    short time only (GCC's default is milliseconds): beside another program, such as a training run, the one that is
+    waited for may be waiting for the very processor on which it is waited for. Whatever the user set, stays.
+    """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def single_threaded() -> None:

@@ -37,9 +37,9 @@ def load(reference: str | Path, *, runs: Path | str = Path("runs"), quantize: Qu
     """
     folder = resolve(str(reference), Path(runs))  # before PyTorch is loaded: a wrong name is told at once
     from ingot.distributed import World
-    from ingot.model.huggingface import load_model
+    from ingot.model.coded import load_to_read
 
-    model = load_model(folder, device=World.alone().device).eval()
+    model = load_to_read(folder, device=World.alone().device).eval()
     return LanguageModel(model, Tokenizer.load(folder), folder, name=_name(str(reference), folder), quantize=quantize)
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from ingot.checkpoint.catalogue import Entry, chosen, entries
 from ingot.checkpoint.manifest import Manifest, verify
 from ingot.checkpoint.registry import run_names, tag
-from ingot.checkpoint.store import MODEL, Checkpoints
+from ingot.checkpoint.store import MODEL, Checkpoints, lock_of
 from ingot.errors import UserError
 from ingot.files import DRAFT
 
@@ -118,7 +118,7 @@ class ModelManager:
     @contextlib.contextmanager
     def _alone(self, run: Path) -> Iterator[bool]:
         """Hold the run as training holds it; whether that was to be had."""
-        lock = FileLock(run.with_name(f".{run.name}.lock"))
+        lock = lock_of(run)
         try:
             lock.acquire(timeout=0)
         except Timeout:

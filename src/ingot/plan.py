@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -49,7 +49,7 @@ class Plan:
     step_seconds: tuple[float, ...]
     process: float
     """bytes of a whole process: the run's, and those of interpreter and libraries"""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> dict[str, int]:
@@ -133,13 +133,6 @@ class Plan:
         return (self.seconds + sum(self.beside.values())) / 3600 * self.ranks * price
 
     @property
-    def _thrift(self) -> str:
-        """What would need less memory than a step of one row does."""
-        return (
-            "a smaller model" if self.recipe.memory.checkpoint_every else "memory.checkpoint_every=1, or a smaller one"
-        )
-
-    @property
     def warnings(self) -> Iterator[str]:
         """What is likely to be a mistake, each with its mend."""
         counts = self.parameters
@@ -167,14 +160,12 @@ class Plan:
             yield f"the disk has {size(free)} left, which is less than the run writes"
 
 
-def plan(
-    recipe: Recipe, *, device: str = "", devices: int = 1, price: float | None = None, console: Console | None = None
-) -> Plan:
+def plan(recipe: Recipe, *, device: str = "", devices: int = 1, price: float | None = None) -> Plan:
     """Work out what `recipe` needs on so many of `device` (by default the one at hand), and print it.
 
     `price` is that of an hour of one device, in any currency. Raises UserError.
     """
-    console = console or Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     made = make_plan(recipe, find_device(device) if device else at_hand(recipe, console.print), devices)
     _show(made, price, console)
     return made

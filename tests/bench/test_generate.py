@@ -57,4 +57,4 @@ def test_who_is_not_installed_is_named(contenders, monkeypatch: pytest.MonkeyPat
 
 def test_a_shape_that_there_is_not(contenders):
     with pytest.raises(UserError, match="there is no shape '7B'; take one of tiny"):
-        bench_generate("7B")
+        bench_generate("7B", 0.0)

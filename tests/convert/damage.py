@@ -1,7 +1,7 @@
-"""Model folders as an enemy or a bad disk would leave them. Run as a program it imports them, one after another.
+"""Model folders as an enemy or a bad disk would leave them. Run as a program it takes them in, one after another.
 
-`python damage.py BASES FIRST LAST ROOM` imports the damaged folders of those numbers in one process, whose memory has a
-bound, and prints one JSON object for each: how it ended.
+`python damage.py BASES FIRST LAST ROOM` imports the damaged folders of those numbers, or loads those whose weights are
+codes, in one process, whose memory has a bound, and prints one JSON object for each: how it ended.
 """
 
 from __future__ import annotations
@@ -258,9 +258,20 @@ def outside(folder: Path) -> str:
     return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
+def take_in(base: str, source: Path, runs: Path) -> None:
+    """Import a model; let one of codes, which is not imported, write."""
+    if base.startswith("codes"):
+        from ingot.language_model import load
+
+        load(source, runs=runs).generate("a", max_new_tokens=2)
+    else:
+        from ingot.convert.source import import_model
+
+        import_model(source, "x", runs)
+
+
 def main(bases: Path, first: int, last: int, room: Path) -> None:
-    """Import each damaged model, and say how it ended."""
-    from ingot.convert.source import import_model
+    """Take in each damaged model, and say how it ended."""
     from ingot.errors import UserError
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -273,7 +284,7 @@ def main(bases: Path, first: int, last: int, room: Path) -> None:
         before = outside(bases)
         there = {path.name for path in work.iterdir()} | {"runs"}
         try:
-            import_model(source, "x", work / "runs")
+            take_in(base, source, work / "runs")
             ended = "loaded"
         except UserError as error:
             line = str(error)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ingot.checkpoint.sums import write_sums
-from ingot.convert import huggingface
+from ingot.convert import coded, huggingface
 from ingot.convert.gguf.writer import write as write_gguf
 
 pytest.importorskip("gguf")
@@ -20,12 +20,14 @@ pytest.importorskip("gguf")
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory, architectures, model_of, tokenizer) -> Path:
-    """A whole folder, one of several files, one with sums, a GGUF file, and a llama2.c checkpoint."""
+    """A whole folder, one of several files, one with sums, two of codes, a GGUF file, and a llama2.c checkpoint."""
     folder = tmp_path_factory.mktemp("bases")
     huggingface.write(folder / "whole", model_of(architectures["llama"]), tokenizer, "fp32")
     huggingface.write(folder / "sharded", model_of(architectures["gpt2"]), tokenizer, "bf16", file_bytes=20_000)
     huggingface.write(folder / "sums", model_of(architectures["qwen3"]), tokenizer, "fp16")
     write_sums(folder / "sums")
+    coded.write(folder / "codes8", model_of(architectures["gpt2-untied"]), tokenizer, "int8")
+    coded.write(folder / "codes4", model_of(architectures["llama-tied"]), tokenizer, "int4")
     (folder / "gguf").mkdir()
     write_gguf(folder / "gguf" / "m.gguf", model_of(architectures["qwen2"]), tokenizer, "q8_0")
     write_llama2c(folder / "llama2c")

@@ -183,7 +183,7 @@ def test_the_report_is_the_same_page_in_one_file(write_run: WriteRun, watch: Any
 @pytest.mark.parametrize("viewport", [PHONE, {"width": 1280, "height": 800}], ids=["phone", "desk"])
 @pytest.mark.parametrize("path", ["/", "/run/demo", "/sweep/study"])
 def test_everything_fits_and_has_a_name(
-    write_run: WriteRun, watch: Any, visit: Any, viewport: dict[str, int], path: str
+    write_run: WriteRun, watch: Any, visit: Any, focusable_names: Any, viewport: dict[str, int], path: str
 ) -> None:
     add_checkpoint(
         write_run([*finished_records(), {"kind": "outlook", "step": 9, "seconds": 99, "memory": 2e9}]), 300, 3.5
@@ -196,15 +196,8 @@ def test_everything_fits_and_has_a_name(
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
     for control in page.locator("button:visible, input:visible, select:visible").all():
         assert control.bounding_box()["height"] >= 13
-    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
-    focusable = [
-        node
-        for node in tree
-        if {"name": "focusable", "value": {"type": "booleanOrUndefined", "value": True}} in node.get("properties", [])
-        and node["role"]["value"] != "RootWebArea"
-    ]
-    assert len(focusable) > 2
-    assert all(node["name"]["value"] for node in focusable)
+    names = focusable_names(page)
+    assert len(names) > 2 and all(names)
 
 
 def test_fifty_long_runs_are_drawn_from_samples_first_and_then_from_all(

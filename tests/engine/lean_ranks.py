@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
-from ranks import SAVED_AT, STEPS, advance, keep, resume, weights
+from ranks import SAVED_AT, STEPS, advance, course, resume
 
 from ingot.checkpoint.state import Rows, load_state, save_state
 from ingot.distributed import World
@@ -27,34 +28,20 @@ COURSES = {
 }
 
 
-def engine(kind: str, course: str, world: World) -> Engine:
+def engine(kind: str, name: str, world: World) -> Engine:
     with torch.device("cpu" if world.main else "meta"):
         model = Decoder(SHAPE, generator=torch.Generator().manual_seed(1))
     recompute(model, 1)
-    return Parallel.model_validate(kind).build(model, COURSES[course], world, clip=1.0, precision="fp32")
+    return Parallel.model_validate(kind).build(model, COURSES[name], world, clip=1.0, precision="fp32")
 
 
-def ran(kind: str, course: str, world: World, kept: Path) -> dict[str, object]:
-    """A whole run, which keeps its state half-way; and how a new engine goes on from there."""
-    one = engine(kind, course, world)
-    first = advance(one, range(SAVED_AT))
-    keep(kept, one)
-    second = advance(one, range(SAVED_AT, STEPS))
-    other = engine(kind, course, world)
-    resume(other, kept)
-    again = advance(other, range(SAVED_AT, STEPS))
-    ends = weights(one), weights(other)
-    same = all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+def ran(kind: str, name: str, world: World, kept: Path) -> dict[str, object]:
+    """A course, and the numbers in which the optimizer's state was kept."""
+    found = course(partial(engine, kind, name, world), kept)
     states = load_state(kept)["engine"]["optimizer"]["state"].values()
     pieces = (value.pieces[0] if isinstance(value, Rows) else value for values in states for value in values.values())
     kinds = sorted({str(piece.dtype) for piece in pieces})
-    return {
-        "losses": first["loss"] + second["loss"],
-        "weights": ends[0],
-        "bitwise": same,
-        "again": again,
-        "kinds": kinds,
-    }
+    return found | {"losses": found["first"]["loss"] + found["second"]["loss"], "kinds": kinds}
 
 
 def main(folder: Path) -> None:
@@ -63,13 +50,13 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     found: dict[str, object] = {}
     with world.together():
-        for course in COURSES:
+        for name in COURSES:
             for kind in ("ddp", "zero3") if world.size > 1 else ("auto",):
-                found[f"{kind}-{course}"] = ran(kind, course, world, folder / f"{world.size}-{kind}-{course}")
+                found[f"{kind}-{name}"] = ran(kind, name, world, folder / f"{world.size}-{kind}-{name}")
             if world.size > 1:
-                one = engine("zero3", course, world)
-                resume(one, folder / f"1-auto-{course}")
-                found[f"{course}-taken-over"] = advance(one, range(SAVED_AT, STEPS))["loss"]
+                one = engine("zero3", name, world)
+                resume(one, folder / f"1-auto-{name}")
+                found[f"{name}-taken-over"] = advance(one, range(SAVED_AT, STEPS))["loss"]
         if world.main:
             save_state(folder / f"found-{world.size}", found)
 

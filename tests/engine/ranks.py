@@ -6,8 +6,11 @@ Alone it is the reference that several ranks are held against.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,18 +99,18 @@ def weights(one: Engine) -> dict[str, Tensor]:
     return {} if whole is None else {name: value.detach().clone() for name, value in whole.named_parameters()}
 
 
-def course(kind: str, shape: str, optimizer: str, world: World, kept: Path) -> dict[str, object]:
+def course(make: Callable[[], Engine], kept: Path) -> dict[str, Any]:
     """A whole run, which keeps its state half-way; and how it is gone on with from there, by a new engine."""
-    one = engine(kind, shape, optimizer, world)
+    one = make()
     first = advance(one, range(SAVED_AT))
     keep(kept, one)
     second = advance(one, range(SAVED_AT, STEPS))
-    other = engine(kind, shape, optimizer, world)
+    other = make()
     resume(other, kept)
     again = advance(other, range(SAVED_AT, STEPS))
     ends = weights(one), weights(other)
     same = all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
-    return {"first": first, "second": second, "weights": weights(one), "resumed_bitwise": same and again == second}
+    return {"first": first, "second": second, "weights": ends[0], "resumed_bitwise": same and again == second}
 
 
 def keep(kept: Path, one: Engine) -> None:
@@ -215,7 +218,8 @@ def main(folder: Path, family: str) -> None:
     with world.together():
         for kind, (shape, optimizer) in product(kinds if world.size > 1 else ("auto",), courses):
             name = f"{shape}-{optimizer}"
-            found[f"{kind}-{name}"] = course(kind, shape, optimizer, world, folder / f"{world.size}-{kind}-{name}")
+            make = partial(engine, kind, shape, optimizer, world)
+            found[f"{kind}-{name}"] = course(make, folder / f"{world.size}-{kind}-{name}")
         for kind, (shape, optimizer) in product(kinds, courses):
             begun = f"1-auto-{shape}-{optimizer}" if world.size > 1 else f"2-{kind}-{shape}-{optimizer}"
             if (folder / begun).exists():

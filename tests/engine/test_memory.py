@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,16 +20,10 @@ from ingot.model.architecture import Architecture
 from ingot.model.decoder import Decoder
 from ingot.optim.optimizer import AdamW
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 SHAPE = Architecture(family="gpt2", vocabulary=61, context=32, layers=4, hidden_size=32, heads=2, dropout=0.2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def engine(every: int = 0, precision: str = "fp32") -> Engine:

@@ -33,11 +33,8 @@ SHAPES = [
 
 
 @pytest.fixture(autouse=True)
-def one_thread_and_all_kernels() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def all_kernels(one_thread: None) -> Iterator[None]:
     yield
-    torch.set_num_threads(threads)
     room.use_kernels(room.KERNELS)
 
 

@@ -19,8 +19,9 @@ from ingot.generate import build, layout, native
 from ingot.generate.layout import PlainModel, lay_out
 from ingot.generate.native import NativeModel
 from ingot.generate.reader import Piece, Reader
-from ingot.generate.weights import GROUP, Format, to_int4, to_int8
+from ingot.generate.weights import Format
 from ingot.model.architecture import Architecture
+from ingot.model.codes import GROUP, to_int4, to_int8
 from ingot.model.decoder import Decoder
 
 SHAPES = ARCHITECTURES | {
@@ -148,11 +149,14 @@ def test_rounding_errs_by_half_a_step(outputs: int, columns: int, middle: float,
     matrix = middle + width * torch.randn(outputs, columns)
     eight = to_int8(matrix)
     assert ((eight.values() - matrix).abs() <= matrix.abs().amax(1, keepdim=True) / 254 * 1.001).all()
+    assert ((eight.values() - matrix).abs() <= eight.most() * 1.001).all()
     four = to_int4(matrix)
     filled = nn.functional.pad(matrix, (0, -columns % GROUP)).unflatten(1, (-1, GROUP))
     steps = (filled.amax(-1) - filled.amin(-1)) / 15
     allowed = 0.54 * steps + filled.abs().amax(-1) / 256
-    assert ((four.values().unflatten(1, (-1, GROUP)) - filled).abs() <= allowed[..., None] * 1.001).all()
+    errors = (four.values().unflatten(1, (-1, GROUP)) - filled).abs()
+    assert (errors <= allowed[..., None] * 1.001).all()
+    assert (errors.flatten(1) <= four.most() * 1.001).all()
 
 
 @torch.no_grad()

@@ -121,6 +121,16 @@ def test_an_impossible_token_is_never_drawn():
         assert draw(logits, torch.tensor(settings).expand(2, -1), ends, settings[0][4] > 0).tolist() == [7, 7]
 
 
+@pytest.mark.parametrize("settings", [{}, {"top_k": 3}, {"top_p": 0.5}, {"repetition_penalty": 1.2}])
+@pytest.mark.parametrize("vocabulary", [50, 2000])
+def test_of_no_numbers_nothing_is_drawn(settings, vocabulary):
+    logits = torch.zeros(2, vocabulary)
+    logits[1, 3] = torch.nan
+    sampler = _sampler([Sampling(**settings)] * 2, vocabulary)
+    with pytest.raises(UserError, match="the logits of the model are no numbers"):
+        sampler.choose(logits, range(2))
+
+
 @pytest.mark.parametrize(
     "settings", [{"temperature": 0}, {"temperature": 1e-30}, {"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1}]
 )

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ingot.config import validate
-from ingot.model import loss as loss_module
+from ingot.model import objective
 from ingot.model.loss import Terms, sampled_loss, token_loss, token_losses
 from ingot.model.objective import Objective, Sampled
 
@@ -19,7 +19,7 @@ TOKENS, HIDDEN, VOCABULARY = 37, 24, 101
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Eight rows at a time, so that the last chunk is a short one."""
-    monkeypatch.setattr(loss_module, "CHUNK_LOGITS", 8 * VOCABULARY)
+    monkeypatch.setattr(objective, "CHUNK_LOGITS", 8 * VOCABULARY)
 
 
 def _case(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,7 +50,7 @@ def test_value_and_gradients_equal_cross_entropy(dtype, tolerance):
 
 
 def test_gradients_equal_differences(monkeypatch):
-    monkeypatch.setattr(loss_module, "CHUNK_LOGITS", 3 * 7)
+    monkeypatch.setattr(objective, "CHUNK_LOGITS", 3 * 7)
     hidden, weight, targets = _case(torch.float64)
     hidden, weight = (part[:7, :3].detach().requires_grad_() for part in (hidden, weight))
     targets = targets[:7] % 7
@@ -221,7 +221,7 @@ def test_added_terms_equal_a_plain_reference_in_value_and_gradients(terms, dtype
 
 @pytest.mark.parametrize("terms", TERMS)
 def test_gradients_of_added_terms_equal_differences_with_offsets_too(monkeypatch, terms):
-    monkeypatch.setattr(loss_module, "CHUNK_LOGITS", 3 * 7)
+    monkeypatch.setattr(objective, "CHUNK_LOGITS", 3 * 7)
     hidden, weight, targets = _case(torch.float64)
     hidden, weight = (part[:7, :3].detach().requires_grad_() for part in (hidden, weight))
     targets = (targets[:7] % 7).where(targets[:7] != -100, targets[:7])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -16,18 +16,12 @@ from ingot.optim import lean
 from ingot.optim.lean import Byte, Full, Half, noise_of, pieces, shares
 from ingot.optim.optimizer import AdamW, AdamW8bit, Muon, Optimizer, set_rate
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 SHAPES = {"embedding": (97, 64), "head": (97, 64), "matrix": (160, 300), "vector": (300,)}
 Groups = Mapping[str, list[tuple[str, nn.Parameter]]]
 LEAN = [AdamW(state="bf16"), AdamW8bit(), Muon(state="bf16"), AdamW(offload=True), Muon(offload=True)]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def name_of(config: Optimizer) -> str:
@@ -80,7 +74,7 @@ def test_narrow_state_moves_weights_as_wide_state_does(config: Optimizer, plain:
         assert (one - other).norm() <= tolerance * (one - old).norm()
 
 
-@pytest.mark.parametrize("config", LEAN, ids=name_of)
+@pytest.mark.parametrize("config", [*LEAN, AdamW(), Muon(momentum_steps=5)], ids=name_of)
 def test_half_the_steps_twice_are_all_the_steps(config: Optimizer):
     whole, halves = parameters(), parameters()
     advance(config.build(whole), whole, range(6))

@@ -188,19 +188,6 @@ def test_matrices_stack_by_shape_within_the_bound():
     assert list(same_shape(matrices, most=1)) == [[0], [2], [3], [1], [4]]
 
 
-@pytest.mark.parametrize("config", [AdamW(), Muon(momentum_steps=5)], ids=lambda config: config.kind)
-def test_half_the_steps_twice_are_all_the_steps(config: Optimizer):
-    whole, halves = parameters(), parameters()
-    advance(config.build(whole), whole, range(6))
-    first = config.build(halves)
-    advance(first, halves, range(3))
-    state = copy.deepcopy(first.state_dict())
-    second = config.build(halves)
-    second.load_state_dict(state)
-    advance(second, halves, range(3, 6))
-    assert_same(whole, halves)
-
-
 @pytest.mark.parametrize("config", [AdamW(), Muon()], ids=lambda config: config.kind)
 def test_a_parameter_without_gradient_stays(config: Optimizer):
     groups, before = parameters(), parameters()

@@ -41,13 +41,9 @@ MakeModel = Callable[..., LanguageModel]
 TEXTS = ["The quick brown fox jumps over the lazy dog; größer, 東京 и 😀. A state of the union is a speech."] * 4
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """Matrices as small as these are slower on two threads, and much slower beside other work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(autouse=True, scope="module")
+def small_matrices(one_thread: None) -> None:
+    """All that the tests of this room compute."""
 
 
 @pytest.fixture(scope="session")
@@ -152,20 +148,6 @@ def held() -> Callable[[SimpleNamespace], Any]:
             hold.go.set()
 
     return hold_back
-
-
-@pytest.fixture(scope="session")
-def wait_for() -> Callable[[Callable[[], bool]], None]:
-    """Looks again and again until it is so."""
-
-    def wait(truth: Callable[[], bool]) -> None:
-        for _ in range(3000):
-            if truth():
-                return
-            time.sleep(0.01)
-        raise AssertionError("it never came to be")
-
-    return wait
 
 
 @pytest.fixture(scope="session")

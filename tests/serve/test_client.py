@@ -36,9 +36,11 @@ def written(model: LanguageModel, **sampling: Any) -> Generation:
     return model.generator.complete([model.template.prompt(TURNS)], [Sampling(**sampling)])[0]
 
 
-def test_models_are_listed(client):
+def test_models_are_listed(client, models):
     assert [model.id for model in client.models.list()] == ["tiny", "other"]
-    assert client.models.retrieve("other").owned_by == "ingot"
+    other = client.models.retrieve("other")
+    assert other.owned_by == "ingot"
+    assert other.parameters == sum(parameter.numel() for parameter in models["other"].model.parameters())
 
 
 @pytest.mark.parametrize("name", ["tiny", "other"])

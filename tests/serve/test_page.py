@@ -187,7 +187,7 @@ def test_keys_alone_do_everything(page, server):
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
-def test_everything_fits_and_has_a_name(visit, server, viewport):
+def test_everything_fits_and_has_a_name(visit, focusable_names, server, viewport):
     page = prepared(visit(server.url, viewport=viewport))
     page.get_by_role("button", name="Compare").click()
     send(page, "The quick fox " * 2 + "x" * 60)
@@ -197,15 +197,8 @@ def test_everything_fits_and_has_a_name(visit, server, viewport):
     for control in page.locator("button:visible, input:visible, select:visible, textarea:visible").all():
         box = control.bounding_box()
         assert box["height"] >= 24 and box["x"] >= 0 and box["x"] + box["width"] <= viewport["width"]
-    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
-    focusable = [
-        node
-        for node in tree
-        if {"name": "focusable", "value": {"type": "booleanOrUndefined", "value": True}} in node.get("properties", [])
-        and node["role"]["value"] != "RootWebArea"
-    ]
-    assert len(focusable) > 15
-    assert all(node["name"]["value"] for node in focusable)
+    names = focusable_names(page)
+    assert len(names) > 15 and all(names)
 
 
 @pytest.mark.parametrize("palette", PALETTES, ids=["light", "dark"])

@@ -9,13 +9,23 @@ from typing import Any
 EXACT = ("step", "tokens", "loss", "gradient_norm", "lr", "perplexity", "bits_per_byte")  # the rest measures time
 
 
-def records(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def records(folder: Path, *kinds: str) -> list[dict[str, Any]]:
+    """What a run recorded: all of it, or what is of one of the `kinds`."""
+    return [record for record in lines(folder / "metrics.jsonl") if not kinds or record["kind"] in kinds]
 
 
 def exact_records(folder: Path) -> list[dict[str, Any]]:
-    kept = [record for record in records(folder) if record["kind"] in ("train", "validation")]
-    return [{key: record[key] for key in EXACT if key in record} for record in kept]
+    found = records(folder, "train", "validation")
+    return [{key: record[key] for key in EXACT if key in record} for record in found]
+
+
+def losses(folder: Path) -> list[float]:
+    """Of each step, in order."""
+    return [record["loss"] for record in records(folder, "train")]
 
 
 def weights_and_state(folder: Path, step: int) -> dict[str, bytes]:
@@ -26,7 +36,7 @@ def weights_and_state(folder: Path, step: int) -> dict[str, bytes]:
 
 def assert_same_run(one: Path, other: Path, step: int) -> None:
     assert exact_records(one) == exact_records(other)
-    assert records(one, "samples.jsonl") == records(other, "samples.jsonl")
+    assert lines(one / "samples.jsonl") == lines(other / "samples.jsonl")
     left, right = weights_and_state(one, step), weights_and_state(other, step)
     assert left.keys() == right.keys()
     for name, content in left.items():

@@ -1,4 +1,4 @@
-"""Faults as a text or a machine would bring them in: the loss of chosen blocks is no number, or leaps."""
+"""What a run may meet: the loss of chosen blocks is no number, or leaps, as by a text or a machine; and a Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from ingot.data.live.loader import LiveLoader
 from ingot.data.loader import BlockLoader, Loader
 from ingot.engine.loss_model import LossModel
+from ingot.train.loop import Loop
 
 BLOCKS = 8  # of a step
 NAN = float("nan")
@@ -41,3 +42,18 @@ class Faults:
     def put(self, steps: Collection[int], factor: float = NAN) -> None:
         """Faults where those numbers of steps are, counted from 1 in the order of the data."""
         self.at |= {(step - 1) * BLOCKS: factor for step in steps}
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
+    """Have the next run interrupted once, between the step `after` and its next; the steps that runs make from now."""
+    step, seen = Loop._step, []
+
+    def stopping(loop: Loop, state: Any) -> None:
+        if state.step == after and seen.count(after) == 1:
+            loop.saving.wait()  # a disk slower than the steps since would leave nothing to go on from
+            raise KeyboardInterrupt
+        step(loop, state)
+        seen.append(state.step)
+
+    monkeypatch.setattr(Loop, "_step", stopping)
+    return seen

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from courses import records
 
 from ingot.checkpoint.store import Checkpoints
 from ingot.data.loader import TokenBatch
@@ -157,9 +158,8 @@ def test_a_run_passes_over_rows_without_targets(tuned: Recipe, monkeypatch):
 
     monkeypatch.setattr(loader.Loader, "take", silenced)
     folder = train(tuned)
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [one["step"] for one in records if one["kind"] == "train"] == [1, 3, 5]
-    assert not [one for one in records if one["kind"] == "health"]
+    assert [one["step"] for one in records(folder, "train")] == [1, 3, 5]
+    assert not records(folder, "health")
     assert Checkpoints(folder).all()[-1].step == 6
 
 

@@ -187,7 +187,7 @@ def test_one_bad_batch_costs_its_update_and_the_run_goes_on(
 ):
     faults.put([22], factor)
     folder = train(Recipe.load(tiny("bad", **RUN), [*LOOKS, "loss=full"]))
-    (event,) = [record for record in records(folder) if record["kind"] == "health"]
+    (event,) = records(folder, "health")
     assert event["step"] == 22 and reason in event["reason"] and event["blocks"] == [21 * BLOCKS, 22 * BLOCKS]
     assert saved(folder)[-1] == STEPS
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,20 +19,14 @@ from ingot.train import fitting
 from ingot.train.fitting import fitted, trial
 from ingot.train.folder import begin
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RECIPE = {
     "name": "fit",
     "data": {"sources": [{"kind": "local", "path": "x.txt"}]},
     "model": {"family": "llama", "vocabulary": 61, "context": 64, "layers": 2, "hidden_size": 32, "heads": 2},
     "train": {"batch_tokens": 64 * 12},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def recipe(**memory: object) -> Recipe:

@@ -6,20 +6,18 @@ Faults are put into the forward pass, where a text or a machine would bring them
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from courses import records
 from faults import BLOCKS, Faults
 from hypothesis import given
 from hypothesis import strategies as st
+from launch import finish, start, torchrun
 
 from ingot.checkpoint.state import load_state
 from ingot.checkpoint.store import Checkpoints
@@ -30,11 +28,6 @@ from ingot.train.loop import Loop, State
 from ingot.train.run import train
 
 QUIET = ["samples.every=never", "evaluation.max_tokens=200", "loss=full", "optimizer={kind: adamw, lr: 0.01}"]
-
-
-def records(folder: Path, *kinds: str) -> list[dict[str, Any]]:
-    found = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [record for record in found if record["kind"] in kinds]
 
 
 def course(folder: Path) -> list[dict[str, Any]]:
@@ -254,12 +247,8 @@ with pytest.MonkeyPatch.context() as patch:
 def test_ranks_agree_on_what_only_one_of_them_sees(tiny: Callable, faults: Faults, tmp_path: Path):
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    command = [*launcher, str(Path(__file__).parent), str(tiny("shared")), "parallel=zero3"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("went back from step 17 to the checkpoint of step 12") == 1
+    command = torchrun(str(script), str(Path(__file__).parent), str(tiny("shared")), "parallel=zero3")
+    assert finish(start(command)).count("went back from step 17 to the checkpoint of step 12") == 1
     shared = Recipe.load(tiny("shared")).folder
     faults.put([9, 15, 16, 17])
     alone = train(Recipe.load(tiny("alone"), QUIET))

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from courses import losses
+from faults import interrupted
 
 from ingot.checkpoint.state import load_state
 from ingot.checkpoint.store import Checkpoints
@@ -16,7 +18,6 @@ from ingot.errors import UserError
 from ingot.hub import Unreachable
 from ingot.prepare import prepare
 from ingot.recipe import Recipe
-from ingot.train.loop import Loop
 from ingot.train.run import train
 
 QUIET = {"evaluation": {"every": "never"}, "samples": {"every": "never", "prompts": []}}
@@ -37,25 +38,12 @@ def streamed(tiny, text: Path) -> Callable[..., Recipe]:
     return make
 
 
-def losses(folder: Path) -> list[float]:
-    records = map(json.loads, (folder / "metrics.jsonl").open())
-    return [record["loss"] for record in records if "gradient_norm" in record]
-
-
 def test_a_run_that_was_stopped_or_lost_its_source_goes_on_bitwise(streamed, monkeypatch, capsys):
     whole = train(streamed("whole"))
     said = capsys.readouterr().out
     assert "text streamed live; " in said and "mixture: 32.8% " in said  # 21 of 64 blocks
     assert "held out: 4 documents" in said  # of 80
-    step, seen = Loop._step, []
-
-    def stopping(loop: Loop, state: Any) -> None:
-        if state.step == 5 and seen.count(5) == 1:
-            raise KeyboardInterrupt
-        step(loop, state)
-        seen.append(state.step)
-
-    monkeypatch.setattr(Loop, "_step", stopping)
+    seen = interrupted(monkeypatch, after=5)
     halved = streamed("halved")
     with pytest.raises(KeyboardInterrupt):
         train(halved)

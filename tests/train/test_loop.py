@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from courses import records
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,8 +34,7 @@ def test_patience_counts_validations_since_the_last_gain(validations, patience, 
 
 
 def validations(folder: Path) -> list[tuple[int, bool]]:
-    found = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [(one["step"], one["whole"]) for one in found if one["kind"] == "validation"]
+    return [(one["step"], one["whole"]) for one in records(folder, "validation")]
 
 
 def recipe_of(tiny: Callable, *overrides: str, **values: Any) -> Recipe:
@@ -79,7 +78,7 @@ def test_a_run_that_is_killed_before_it_measured_waits_as_long_as_one_that_was_n
 def test_epochs_end_at_the_step_that_completes_them(tiny: Callable, capsys):
     recipe = recipe_of(tiny, "evaluation.every=epoch", duration="2 epochs", batch_tokens=4096, keep=9)
     folder = train(recipe)
-    tokens = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])["train_tokens"]
+    tokens = records(folder)[0]["train_tokens"]
     blocks = math.ceil((tokens - 1) / 32)
     first = math.ceil(blocks / (4096 // 32))  # the step whose blocks complete the first epoch
     saved = [checkpoint.step for checkpoint in Checkpoints(folder).all()]

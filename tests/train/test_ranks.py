@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -10,14 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import torch
+from courses import records
+from launch import RUN, finish, start, torchrun
 
 from ingot.checkpoint.store import Checkpoints
 from ingot.model.huggingface import load_model
@@ -30,35 +29,6 @@ FULL = ("loss=full", "schedule={kind: constant, rise: 0}", "samples.prompts=[the
 INTERFACE = ("env", "GLOO_SOCKET_IFNAME=cable")  # a namespace has the host's name, whose address is elsewhere
 # Linux gives up a peer that does not answer after a quarter of an hour, and one that is not spoken to after two hours.
 IMPATIENT = [f"net.ipv4.tcp_{name}" for name in ("retries2=4", "keepalive_time=5", "keepalive_intvl=1")]
-
-
-def records(folder: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [record for record in map(json.loads, lines) if record["kind"] == kind]
-
-
-def torchrun(recipe: Path, *overrides: str, processes: int = 2, options: tuple[str, ...] = ()) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", *(options or ("--standalone",))]
-    return [*launcher, f"--nproc-per-node={processes}", "-m", "ingot", "train", str(recipe), *FULL, *overrides]
-
-
-def start(command: list[str]) -> subprocess.Popen[str]:
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-
-
-def finish(process: subprocess.Popen[str], status: int = 0) -> str:
-    output = process.communicate(timeout=200)[0]
-    assert process.returncode == status, output
-    return output
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 200) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.01)
 
 
 def assert_same_course(one: Path, other: Path) -> None:
@@ -81,11 +51,11 @@ def children(process: int) -> list[int]:
     return [child.pid for child in psutil.Process(process).children(recursive=True)]
 
 
-def test_a_run_goes_on_from_one_to_two_to_one_and_speaks_once(tiny):
+def test_a_run_goes_on_from_one_to_two_to_one_and_speaks_once(tiny, wait_for):
     recipe = tiny("moved", duration="100000 steps")
     folder = Recipe.load(recipe).folder
-    by_itself = [sys.executable, "-m", "ingot", "train", str(recipe), *FULL]
-    for until, command in ((6, by_itself), (12, torchrun(recipe, "parallel=zero3"))):
+    words = (*RUN, str(recipe), *FULL)
+    for until, command in ((6, [sys.executable, *words]), (12, torchrun(*words, "parallel=zero3"))):
         process = start(command)
         wait_for(lambda until=until: (folder / f"checkpoints/step-{until:06}").exists(), process)
         process.send_signal(signal.SIGTERM)  # torchrun hands it to all ranks
@@ -105,17 +75,18 @@ def test_a_run_goes_on_from_one_to_two_to_one_and_speaks_once(tiny):
 
 
 def test_a_mistake_is_one_line_from_all_of_them(tiny):
-    output = finish(start(torchrun(tiny("wrong"), f"samples.prompts=[{'peace ' * 50}]")), status=1)  # torchrun's own
+    command = torchrun(*RUN, str(tiny("wrong")), *FULL, f"samples.prompts=[{'peace ' * 50}]")
+    output = finish(start(command), status=1)  # torchrun's own
     assert re.findall("^ingot: (.*): a prompt has", output, flags=re.MULTILINE) == ["samples.prompts"]
     assert len(re.findall("^ingot: ", output, flags=re.MULTILINE)) == 1
     assert "Traceback" not in output.partition("torch/distributed")[0]
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_a_restart_and_not_the_run(tiny):
+def test_a_killed_worker_costs_a_restart_and_not_the_run(tiny, wait_for):
     recipe = tiny("killed", duration="40 steps")
     folder = Recipe.load(recipe).folder
-    process = start(torchrun(recipe, options=("--standalone", "--max-restarts=2")))
+    process = start(torchrun(*RUN, str(recipe), *FULL, options=("--standalone", "--max-restarts=2")))
     wait_for(lambda: (folder / "checkpoints/step-000006").exists(), process)
     os.kill(workers(recipe)[-1], signal.SIGKILL)
     output = finish(process)
@@ -131,7 +102,7 @@ def agent(
     patience = f"last_call_timeout=5,keep_alive_interval=1,keep_alive_max_attempt=3,join_timeout=120{more}"
     options = ("--nnodes=1:2", "--max-restarts=3", "--rdzv-backend=c10d", f"--rdzv-id={name}")
     options += (f"--rdzv-endpoint={host}:{port}", f"--rdzv-conf={patience}", f"--local-addr={local}")
-    return start([*before, *torchrun(recipe, processes=1, options=options)])
+    return start([*before, *torchrun(*RUN, str(recipe), *FULL, processes=1, options=options)])
 
 
 def lose(agent: subprocess.Popen[str]) -> None:
@@ -140,7 +111,7 @@ def lose(agent: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-def test_of_two_machines_one_may_be_lost(tiny):
+def test_of_two_machines_one_may_be_lost(tiny, wait_for):
     recipe = tiny("halved", duration="40 steps")
     folder = Recipe.load(recipe).folder
     with socket.socket() as free:
@@ -185,7 +156,7 @@ def machines() -> Iterator[list[str]]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", ["killed", "cut off"])
-def test_of_two_machines_on_a_network_one_may_be_lost(tiny, machines, how):
+def test_of_two_machines_on_a_network_one_may_be_lost(tiny, wait_for, machines, how):
     recipe = tiny("apart", duration="40 steps")
     folder = Recipe.load(recipe).folder
     agents = []

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from courses import losses
+from faults import interrupted
 
 from ingot.data.blocks import Bins, Slices
 from ingot.data.prepare import prepare
 from ingot.distributed import World
 from ingot.errors import UserError
 from ingot.recipe import Recipe
-from ingot.train.loop import Loop
 from ingot.train.rows import Rows
 from ingot.train.run import train
 from ingot.train.timetable import Timetable
@@ -63,25 +64,13 @@ def test_a_stopped_run_of_a_changing_mixture_ends_as_one_that_was_not(two_source
     said = capsys.readouterr().out
     assert "best-fit packing: " in said
     assert "mixture: 46.9% " in said  # 24 of the first 32 blocks, and 6 of the 6.4 that are due of the second 32
-    step, seen = Loop._step, []
-
-    def stopping(loop: Loop, state: Any) -> None:
-        if state.step == 5 and seen.count(5) == 1:
-            raise KeyboardInterrupt
-        step(loop, state)
-        seen.append(state.step)
-
-    monkeypatch.setattr(Loop, "_step", stopping)
+    seen = interrupted(monkeypatch, after=5)
     halved = two_sources("halved", short, packing="best_fit")
     with pytest.raises(KeyboardInterrupt):
         train(halved)
     folder = train(halved)
     assert seen == [1, 2, 3, 4, 5, 4, 5, 6, 7, 8]  # saved after step 3, and the mixture changes after step 4
-    losses = [
-        [record["loss"] for record in map(json.loads, (run / "metrics.jsonl").open()) if "gradient_norm" in record]
-        for run in (whole, folder)
-    ]
-    assert losses[0] == losses[1] and len(losses[0]) == 8
+    assert losses(whole) == losses(folder) and len(losses(folder)) == 8
 
 
 def test_a_changing_mixture_keeps_its_duration(two_sources):

@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,7 @@ def start(recipe: Path, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 400) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.005)
-
-
-def test_a_killed_run_ends_as_one_that_was_not(tiny):
+def test_a_killed_run_ends_as_one_that_was_not(tiny, wait_for):
     whole = train(Recipe.load(tiny("whole", duration="60 steps")))
     killed = tiny("killed", duration="60 steps")
     folder = Recipe.load(killed).folder
@@ -53,7 +44,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tiny):
     assert_same_run(whole, folder, 60)
 
 
-def test_an_interrupted_run_saves_says_how_to_go_on_and_goes_on(tiny):
+def test_an_interrupted_run_saves_says_how_to_go_on_and_goes_on(tiny, wait_for):
     unsaved = "evaluation.every=never"  # an evaluation saves as well, perhaps just before the signal comes
     whole = train(Recipe.load(tiny("whole", duration="150 steps", save_every="never"), [unsaved]))
     recipe = tiny("stopped", duration="150 steps", save_every="never")
@@ -137,7 +128,7 @@ def test_the_peak_is_measured_after_the_first_step_and_shares_of_it_follow(tiny)
     kinds = [record["kind"] for record in records(folder)]
     assert kinds[:5] == ["start", "train", "peak", "system", "train"]
     peak = records(folder)[2]["matmul_peak"]
-    shares = [record.get("share_of_peak") for record in records(folder) if record["kind"] == "train"]
+    shares = [record.get("share_of_peak") for record in records(folder, "train")]
     assert peak > 0 and shares[0] is None and all(share > 0 for share in shares[1:])
     assert f"{peak / 1e9:,.0f} GFLOP/s" in (folder / "report.html").read_text()
 
@@ -195,7 +186,7 @@ def test_longer_minutes_go_by_the_speed_so_far(tiny):
 def test_stages_take_the_blocks_one_after_another_even_when_the_run_grows(tiny):
     stages = "train.stages=[{share: 0.5, length: 8, batch_tokens: 128}, {share: 0.5, length: 32, batch_tokens: 256}]"
     folder = train(Recipe.load(tiny(), ["train.duration=10 steps", stages]))
-    steps = [record for record in records(folder) if record["kind"] == "train"]
+    steps = records(folder, "train")
     assert [record["length"] for record in steps] == [8] * 5 + [32] * 5
     train(Recipe.load(tiny(), ["train.duration=20 steps", stages]))
     state = json.loads((folder / "checkpoints/step-000020/train/state.json").read_text())["state"]
@@ -205,7 +196,7 @@ def test_stages_take_the_blocks_one_after_another_even_when_the_run_grows(tiny):
 def test_nothing_held_out_is_said_and_trains(tiny, capsys):
     folder = train(Recipe.load(tiny(), ["data.held_out.share=0"]))
     assert "nothing is held out" in capsys.readouterr().out
-    assert all(record["kind"] != "validation" for record in records(folder))
+    assert not records(folder, "validation")
     train(Recipe.load(tiny(), ["data.held_out.share=0"]))
     assert "this run is complete" in capsys.readouterr().out
 
@@ -241,7 +232,7 @@ def test_half_a_launcher_is_refused_in_one_line(tiny, monkeypatch):
         train(Recipe.load(tiny()))
 
 
-def test_two_processes_do_not_train_one_run(tiny):
+def test_two_processes_do_not_train_one_run(tiny, wait_for):
     recipe = tiny(duration="100000 steps")
     folder = Recipe.load(recipe).folder
     process = start(recipe)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from courses import assert_same_run, records, weights_and_state
+from launch import finish, start, torchrun
 
 from ingot.checkpoint.manifest import verify
 from ingot.checkpoint.state import Rows, load_state
@@ -63,7 +62,7 @@ def test_steps_are_made_while_a_checkpoint_is_written_and_do_not_show_in_it(tiny
     assert seen[-1] == 7 and set(seen) <= {4, 5, 6, 7}
     for step in (4, 8, 12):
         assert_same_run(folder, whole, step)
-    saves = [record for record in records(folder) if record["kind"] == "save"]
+    saves = records(folder, "save")
     assert [record["saved"] for record in saves] == [4, 8, 12]
     assert all(record["stood_still"] > 0 and record["writing"] > 0 for record in saves)
 
@@ -127,11 +126,8 @@ def test_each_process_writes_its_part_and_one_goes_on_with_them(tiny: Callable[.
     settings = [*QUIET, "loss=full", "schedule={kind: constant, rise: 0}"]
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    command = [*launcher, str(tiny("shared", **RUN)), *settings, "parallel=zero3", "train.duration=8 steps"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    recipe = str(tiny("shared", **RUN))
+    finish(start(torchrun(str(script), recipe, *settings, "parallel=zero3", "train.duration=8 steps")))
     folder = Recipe.load(tiny("shared", **RUN)).folder
     assert steps(folder) == [4, 8]
     found = Checkpoints(folder).all()[-1]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from courses import records
 
 from ingot.checkpoint.store import Checkpoints
 from ingot.distributed import World
@@ -61,7 +62,7 @@ def test_the_first_loss_is_that_of_the_model_it_starts_from(tiny: Callable, smal
     again = [*QUICK, "train.duration=1 step"]
     plain = train(Recipe.load(tiny("plain"), [*again, "start=small"]))
     grown = train(Recipe.load(tiny("grown"), [*again, *LARGER, "start=small"]))
-    losses = [json.loads((run / "metrics.jsonl").read_text().splitlines()[1])["loss"] for run in (plain, grown)]
+    losses = [records(run)[1]["loss"] for run in (plain, grown)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from courses import records
 
 from ingot.checkpoint.manifest import verify
 from ingot.distributed import World
@@ -127,8 +127,7 @@ QUICK = ["samples.every=never", "evaluation.max_tokens=200"]
 
 def curve(folder: Path) -> list[tuple[Any, ...]]:
     """What a run recorded, but for the time that it took."""
-    found = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [(one["kind"], one["step"], one["loss"]) for one in found if one["kind"] in ("train", "validation")]
+    return [(one["kind"], one["step"], one["loss"]) for one in records(folder, "train", "validation")]
 
 
 def steps(folder: Path) -> list[int]:

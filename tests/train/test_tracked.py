@@ -7,16 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from courses import records
 
 from ingot.recipe import Recipe
 from ingot.track.tracking import points
 
 
-def test_a_run_that_was_interrupted_has_each_figure_once_everywhere(tiny, tmp_path: Path):
+def test_a_run_that_was_interrupted_has_each_figure_once_everywhere(tiny, wait_for, tmp_path: Path):
     board = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="needs ingot[track]")
     pytest.importorskip("wandb", reason="needs ingot[track]")
     path = tiny(duration="16 steps", save_every="never")
@@ -27,10 +27,8 @@ def test_a_run_that_was_interrupted_has_each_figure_once_everywhere(tiny, tmp_pa
     environment = os.environ | {"WANDB_DATA_DIR": str(tmp_path / "wandb")}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
     begun = subprocess.Popen(command, start_new_session=True, **pipes)
-    end = time.monotonic() + 200
-    while not (run / "metrics.jsonl").exists() or (run / "metrics.jsonl").read_text().count("gradient_norm") < 4:
-        assert begun.poll() is None and time.monotonic() < end, begun.communicate()[0]
-        time.sleep(0.01)
+    metrics = run / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and metrics.read_text().count("gradient_norm") >= 4, begun)
     os.killpg(begun.pid, signal.SIGINT)  # as a terminal does: W&B's process hears it, too
     output = begun.communicate(timeout=200)[0]
     assert begun.returncode == 130, output
@@ -38,10 +36,10 @@ def test_a_run_that_was_interrupted_has_each_figure_once_everywhere(tiny, tmp_pa
     assert done.returncode == 0, done.stdout
     assert "failed" not in output + done.stdout and "Traceback" not in output + done.stdout
 
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    told = [(tag, record["step"], value) for record in records for tag, value in points(record).items()]
+    found = records(run)
+    told = [(tag, record["step"], value) for record in found for tag, value in points(record).items()]
     assert sum(tag == "train/loss" for tag, _, _ in told) == 16
-    kinds = {record["kind"] for record in records} - {"outlook"}  # a quick run has none
+    kinds = {record["kind"] for record in found} - {"outlook"}  # a quick run has none
     assert kinds == {"start", "train", "peak", "system", "save", "validation", "end"}
     events = board.EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     shown = [(tag, event.step, event.value) for tag in events.Tags()["scalars"] for event in events.Scalars(tag)]

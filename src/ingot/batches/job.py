@@ -102,7 +102,7 @@ class Job:
         """What makes this job the one it is."""
         asked = [[list(work.ids), sorted(work.entry.options.items())] for work in self._work]
         prompts = hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()
-        model = sha256(self._model.folder / "model.safetensors")
+        model = " ".join(sha256(path) for path in sorted(self._model.folder.glob("*.safetensors")))
         quantized = {"quantize": self._model.generator.quantize}
         return {"model": model, "prompts": prompts} | quantized | self._sampling.to_dict()
 

@@ -70,7 +70,7 @@ class Contender:
         return TASKS[task].counted / min(self.seconds[task])
 
 
-def bench_generate(shape: str = "135M", seconds: float = 60.0) -> Mapping[str, Contender]:
+def bench_generate(shape: str, seconds: float) -> Mapping[str, Contender]:
     """Measure every contender, for about `seconds` in all once they are warm, and print the table.
 
     One that fails is left out, with a line that says why. Raises UserError where ingot itself is among them.

@@ -54,7 +54,7 @@ class Contender:
         return statistics.median(self.seconds)
 
 
-def bench_prepare(megabytes: float = 120.0, rounds: int = 3) -> list[Contender]:
+def bench_prepare(megabytes: float, rounds: int) -> list[Contender]:
     """Measure every contender `rounds` times on `megabytes` of text, and print the table.
 
     One that fails is left out, with a line that says why. Raises UserError where ingot itself is, and where there is no

@@ -59,7 +59,7 @@ class Contender:
         return ROWS * SHAPE.context / statistics.median(self.seconds)
 
 
-def bench_train(seconds: float = 60.0) -> list[Contender]:
+def bench_train(seconds: float) -> list[Contender]:
     """Measure every contender, for about `seconds` in all once they are warm, and print the table.
 
     One that fails is left out, with a line that says why. Raises UserError where ingot itself is among them.

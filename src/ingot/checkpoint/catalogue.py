@@ -100,7 +100,7 @@ def entry(folder: Path) -> Entry:
         integrity = f"damaged: {damage.path.relative_to(folder)}: {damage.what}"
     except UserError as error:
         integrity = f"damaged: {error.what}"
-    return Entry(folder.parent.parent.name, folder, integrity, manifest, arch)
+    return Entry(_run_of(folder), folder, integrity, manifest, arch)
 
 
 def chosen(reference: str, runs: Path) -> Entry:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
 from safetensors import SafetensorError
 
 from ingot.checkpoint.manifest import MANIFEST, CheckpointDamaged, FileRecord, Manifest, recorded, verify
@@ -62,6 +63,11 @@ def save(folder: Path, parts: Parts, *, world: World | None = None, **fields: An
         records = each(lambda: recorded(draft, mine))
         each(lambda: _show(folder, stack, records, fields) if main else None)
     return Manifest.read(folder)
+
+
+def lock_of(run: Path) -> FileLock:
+    """What whoever trains or removes `run` holds; beside the folder, which may be moved aside meanwhile."""
+    return FileLock(run.with_name(f".{run.name}.lock"))
 
 
 def _begin(folder: Path, stack: contextlib.ExitStack) -> None:

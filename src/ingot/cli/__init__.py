@@ -22,7 +22,7 @@ from ingot.cli import (
 )
 from ingot.cli.app import app
 from ingot.cli.mistakes import misuse
-from ingot.distributed import quiet_numpy
+from ingot.distributed import considerate_threads
 from ingot.errors import UserError
 
 # importing a module adds its verbs
@@ -49,7 +49,7 @@ MISTAKE, INTERRUPTED, UNREAD = 2, 130, 1
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, or 2 and one line on standard error for a mistake of the user's."""
-    quiet_numpy()
+    considerate_threads()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -71,5 +71,7 @@ def _write_continuations(generator: Generator, prompts: Sequence[str], sampling:
             print(piece, end="", flush=True)
         print()
         return
+    from ingot.batches.results import RULE
+
     made = generator.generate(list(prompts), sampling)
-    print("\n\n---\n\n".join(prompt + generation.text for prompt, generation in zip(prompts, made, strict=True)))
+    print(RULE.join(prompt + generation.text for prompt, generation in zip(prompts, made, strict=True)))

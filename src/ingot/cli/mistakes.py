@@ -25,6 +25,8 @@ def misuse(error: CycloptsError) -> str:
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
         return _unknown(error.unused_tokens[0], error.app or app)
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        if error.app and _commands(error.app):  # a family that does something without a command, too
+            return _unknown(error.unused_tokens[0], error.app)
         return f"{verb} has no use for {error.unused_tokens[0]!r}; {look}"
     if isinstance(error, UnknownOptionError) and (key := _key_with_dashes(error)):
         return f"there is no option {error.token.value!r}; a recipe's keys have no dashes: {key}"
@@ -50,4 +52,8 @@ def _unknown(word: str, within: App) -> str:
 
     if word.startswith("-"):
         return f"there is no option {word!r}; {nearest(word, ['--help', '--version'])}"
-    return f"there is no command {word!r}; {nearest(word, [name for name in within if not name.startswith('-')])}"
+    return f"there is no command {word!r}; {nearest(word, _commands(within))}"
+
+
+def _commands(within: App) -> list[str]:
+    return [name for name in within if not name.startswith("-")]

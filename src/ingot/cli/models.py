@@ -19,6 +19,7 @@ Runs = Annotated[Path, Parameter(name="--runs", help="folder of all runs")]
 RUNS = Path("runs")
 
 
+@models.default
 @models.command(name="list", usage="Usage: ingot models list [--json] [--runs DIR]")
 def list_models(
     *,

@@ -15,6 +15,7 @@ recipes = family(
 )
 
 
+@recipes.default
 @recipes.command(name="list", usage="Usage: ingot recipes list")
 def list_recipes() -> None:
     """Name, size and purpose of each built-in recipe."""

@@ -37,7 +37,7 @@ def sweep(
 
 
 def _show(done: Sweep) -> None:
-    from ingot.dashboard.text import DASH, compact, duration
+    from ingot.dashboard.text import DASH, compact, lasting
     from ingot.sweep.grid import spelled
 
     rows = []
@@ -45,8 +45,7 @@ def _show(done: Sweep) -> None:
         losses = [result.final_loss, result.best_loss, result.bits_per_byte]
         figures = [f"{value:.4f}" if math.isfinite(value) else DASH for value in losses]
         size = [compact(value) for value in (result.parameters, result.tokens, result.flops)]
-        time = " ".join(duration(result.seconds)) if math.isfinite(result.seconds) else DASH
-        rows.append([spelled(result.values), *size, time, *figures, result.state])
+        rows.append([spelled(result.values), *size, lasting(result.seconds), *figures, result.state])
     print()
     print_table(["run", "parameters", "tokens", "FLOPs", "time", "final loss", "best loss", "bits/byte", "state"], rows)
     told = done.to_dict()

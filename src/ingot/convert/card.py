@@ -31,6 +31,13 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))
 ```sh
 llama-cli -m {file} -p "Once"
 ```""",
+    "ingot": """\
+```sh
+ingot generate {folder} "Once"
+```
+
+Its matrices are whole numbers, which ingot alone reads: it writes, talks, serves and is measured, and is not trained
+on.""",
     "onnx": """\
 `model.onnx` takes `input_ids`, `attention_mask`, `position_ids` and the cache `past_key_values.*`, which is empty
 (length 0) at first; it gives `logits` and the cache `present.*` for the next call. The names are
@@ -137,7 +144,7 @@ def _front(arch: Architecture, format: str, source: Path, found: Entry | None) -
     yield "license: other"
     yield f"library_name: {'transformers' if format == 'huggingface' else format}"
     yield "pipeline_tag: text-generation"
-    yield f"tags: [ingot, {arch.family}, {format}, text-generation]"
+    yield f"tags: [{', '.join(dict.fromkeys(('ingot', arch.family, format, 'text-generation')))}]"
     if found and found.loss is not None:
         yield "model-index:"
         yield f"  - name: {yaml_word(found.run)}"

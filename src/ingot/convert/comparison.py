@@ -123,9 +123,14 @@ def judge(own: Own, written: Sequence[int], apart: Tensor, bound: float, who: st
     return Verdict(len(own.texts), min(len(own.written), len(written)), parted, difference, bound)
 
 
+def say(tokenizer: Tokenizer) -> str:
+    """A conversation, as a tokenizer's template spells it."""
+    return ChatTemplate.of(tokenizer).render(TALK, add_generation_prompt=True)
+
+
 def check_chat(tokenizer: Tokenizer, theirs: str, who: str) -> None:
     """Raises UserError where `who` spells a conversation otherwise; the leading token may be missing: some add it."""
-    ours = ChatTemplate.of(tokenizer).render(TALK, add_generation_prompt=True)
+    ours = say(tokenizer)
     begin = tokenizer.decode([tokenizer.end])
     if theirs not in (ours, ours.removeprefix(begin)):
         what = f"{who} spells a conversation as {theirs[:150]!r} in place of {ours[:150]!r}"

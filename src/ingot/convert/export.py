@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from ingot.checkpoint.registry import resolve
 from ingot.checkpoint.sums import write_sums
@@ -14,10 +14,11 @@ from ingot.convert.comparison import Verdict
 from ingot.errors import UserError
 from ingot.files import new_folder
 from ingot.model.architecture import parameter_counts
+from ingot.model.codes import Kind
 from ingot.model.decoder import Decoder
 from ingot.tokenizer.tokenizer import Tokenizer
 
-Format = Literal["huggingface", "gguf", "onnx"]
+Format = Literal["huggingface", "gguf", "onnx", "ingot"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def export_model(
 
 
 def _ways(file_bytes: int | None) -> dict[str, _Way]:
-    from ingot.convert import huggingface
+    from ingot.convert import coded, huggingface
     from ingot.convert.gguf import check as gguf_check
     from ingot.convert.gguf import writer
     from ingot.convert.onnx import check as onnx_check
@@ -105,5 +106,10 @@ def _ways(file_bytes: int | None) -> dict[str, _Way]:
             ("fp32",),
             lambda folder, model, tokens, kind, _: onnx.write(folder, model, tokens),
             lambda folder, model, tokens, kind, _: onnx_check.check(folder, model, tokens),
+        ),
+        "ingot": _Way(
+            coded.KINDS,
+            lambda folder, model, tokens, kind, _: coded.write(folder, model, tokens, cast(Kind, kind)),
+            lambda folder, model, tokens, kind, _: coded.check(folder, model, tokens, cast(Kind, kind)),
         ),
     }

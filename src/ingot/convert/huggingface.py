@@ -11,6 +11,8 @@ import torch
 from ingot.convert.comparison import TALK, Verdict, check_chat, check_ids, judge, own_reading, rate
 from ingot.convert.libraries import library
 from ingot.errors import UserError
+from ingot.model.architecture import Architecture
+from ingot.model.codes import Kind
 from ingot.model.decoder import Decoder
 from ingot.model.huggingface import load_model, stored, weights_file, write_config, write_index, write_weights
 from ingot.tokenizer.chat import ChatTemplate
@@ -36,11 +38,9 @@ def write(folder: Path, model: Decoder, tokenizer: Tokenizer, kind: str, *, file
             room = file_bytes
         files[-1].append(name)
         room, size = room - value.nbytes, size + value.nbytes
-    stops = ChatTemplate.of(tokenizer).stops if "chat_template" in tokenizer.settings else ()
-    write_config(narrow.arch, folder, dtype=DTYPES[kind], end=tokenizer.end, stops=stops)
+    describe(folder, narrow.arch, tokenizer, DTYPES[kind])
     if len(files) > 1:
         write_index(folder, files, size)
-    tokenizer.save(folder)
     place = {name: number for number, names in enumerate(files) for name in names}
     held: dict[str, torch.Tensor] = {}
     for name, value in stored(narrow, narrow.get_parameter):  # as many in memory as a file holds
@@ -48,6 +48,15 @@ def write(folder: Path, model: Decoder, tokenizer: Tokenizer, kind: str, *, file
         if len(held) == len(files[place[name]]):
             write_weights(held, folder / weights_file(place[name], len(files)))
             held = {}
+
+
+def describe(
+    folder: Path, arch: Architecture, tokenizer: Tokenizer, dtype: torch.dtype, kind: Kind | None = None
+) -> None:
+    """Write all of a model's folder but its weights, which are of type `dtype`, or matrices as codes of `kind`."""
+    stops = ChatTemplate.of(tokenizer).stops if "chat_template" in tokenizer.settings else ()
+    write_config(arch, folder, dtype=dtype, end=tokenizer.end, stops=stops, kind=kind)
+    tokenizer.save(folder)
 
 
 def _narrowed(model: Decoder, kind: str) -> Decoder:

@@ -17,13 +17,12 @@ from ingot.convert.card import stated_licence
 from ingot.errors import UserError
 from ingot.files import sha256
 from ingot.model.decoder import Decoder
-from ingot.model.foreign import inside, read_json
-from ingot.model.huggingface import INDEX, WEIGHTS, load_model, save_model
+from ingot.model.foreign import TOKENIZER_BYTES, inside, read_json
+from ingot.model.huggingface import INDEX, WEIGHTS, load_architecture, load_model, save_model
 from ingot.tokenizer.chat import ChatTemplate
 from ingot.tokenizer.tokenizer import Tokenizer
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-TOKENIZER_BYTES = 2**28
 LOOKED_AT = 8  # tokens that an imported model must make numbers of
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -97,6 +96,7 @@ def _read_gguf(path: Path) -> Found:
 
 
 def _read_folder(folder: Path) -> Found:
+    load_architecture(folder)  # what it refuses is told before anything about files
     config = read_json(inside(folder, "config.json"))
     model = load_model(folder, dtype=_stored_dtype(folder))
     generation = read_json(inside(folder, "generation_config.json")) if _there(folder, "generation_config.json") else {}

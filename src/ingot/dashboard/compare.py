@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from ingot.dashboard import kept, sections
 from ingot.dashboard.follow import Record
-from ingot.dashboard.markup import mapping, row, table
+from ingot.dashboard.markup import row, table
 from ingot.dashboard.run import RunRecord, flatten
 from ingot.dashboard.series import number
-from ingot.dashboard.text import DASH, compact, duration, escape, plain, setting
+from ingot.dashboard.text import DASH, compact, escape, lasting, plain, setting
 
 COLOURS, DASHES = 8, 4  # by which the page tells runs apart
 COLUMNS = 12  # runs whose evaluations, recipes and samples are set side by side, at most
@@ -43,7 +43,6 @@ def _run(place: int, run: RunRecord, ticked: bool) -> str:
     box += " checked>" if ticked else ">"
     link = f'<a href="/run/{quote(run.name)}">{name}</a>'
     measured, best = run.measured, _lowest(run)
-    total = number(mapping(run.start, "parameters").get("total", run.start.get("parameters")))
     events = len(run.of("health")) + len(run.of("rollback"))
     planned = sections.planned_steps(run)
     of_all = f" of {planned:,.0f}" if math.isfinite(planned) and planned != run.latest("step") else ""
@@ -52,11 +51,11 @@ def _run(place: int, run: RunRecord, ticked: bool) -> str:
         run.state,
         f"{step:,.0f}{of_all}" if math.isfinite(step) else DASH,
         compact(run.latest("tokens")),
-        " ".join(duration(run.latest("seconds"))) if math.isfinite(run.latest("seconds")) else DASH,
+        lasting(run.latest("seconds")),
         plain(run.journal.last_loss),
         plain(number(best.get("loss"))),
         plain(number(measured.get("bits_per_byte"))),
-        compact(total),
+        compact(run.parameters),
         f"{events:,}" if events else DASH,
     ]
     return row(f'<span class="name">{box}<span class="swatch {look}"></span>{link}</span>', cells)

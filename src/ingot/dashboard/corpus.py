@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ingot.dashboard.follow import Record
-from ingot.dashboard.markup import count, mapping, row, table, tokens
+from ingot.dashboard.markup import count, mapping, mappings, row, table, tokens
 from ingot.dashboard.run import RunRecord
 from ingot.dashboard.series import number
 from ingot.dashboard.text import DASH, compact, escape, plain
@@ -42,7 +42,7 @@ def _extent(run: RunRecord, report: Record) -> Iterator[str]:
 
 def _sources(report: Record) -> Iterator[str]:
     """The table of the sources."""
-    sources = _records(report.get("sources"))
+    sources = mappings(report.get("sources"))
     rows = []
     for source in sources[:SOURCES]:
         train, held_out = mapping(source, "train"), mapping(source, "held_out")
@@ -85,10 +85,6 @@ def _dropped(report: Record) -> Iterator[str]:
         rows.append(row("messages that no answer follows", [count(report["messages_cut"])]))
     if rows:
         yield table([f"left out, of {count(report.get('found'))} records found", "records"], rows)
-
-
-def _records(value: Any) -> list[Record]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _words(value: Any) -> list[str]:

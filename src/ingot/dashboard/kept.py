@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ingot.dashboard.follow import Record
-from ingot.dashboard.markup import mapping, row, table
+from ingot.dashboard.markup import count, mapping, mappings, row, table
 from ingot.dashboard.run import RunRecord
 from ingot.dashboard.sections import planned_steps
 from ingot.dashboard.series import number
-from ingot.dashboard.text import DASH, compact, duration, escape, plain
+from ingot.dashboard.text import DASH, compact, escape, lasting, plain
 
 
 def checkpoints(run: RunRecord, *, live: bool) -> str:
@@ -41,14 +41,14 @@ def _checkpoint(name: str, cells: list[str], manifest: Record, live: bool) -> st
 
 def plan(run: RunRecord) -> str:
     """What was planned, beside what it was or is by now, as a table; nothing where there was no plan."""
-    outlook = (run.of("outlook") or [{}])[-1]
+    outlook = run.last("outlook")
     seconds, steps = run.latest("seconds"), run.latest("step")
     memory = run.journal.most("system", "gpu_memory_gb")
     memory = memory if memory > 0 else run.journal.most("system", "memory_gb")
     planned = number(outlook.get("memory"))
     rows = [
-        ("steps", _count(planned_steps(run)), _count(steps)),
-        ("time of training", _time(number(outlook.get("seconds"))), _time(seconds)),
+        ("steps", count(planned_steps(run)), count(steps)),
+        ("time of training", lasting(number(outlook.get("seconds"))), lasting(seconds)),
         ("memory of a process, most", _gigabytes(planned / 1e9), _gigabytes(memory)),
     ]
     known = [row(escape(name), [was, made]) for name, was, made in rows if was != DASH]
@@ -56,14 +56,6 @@ def plan(run: RunRecord) -> str:
         return ""
     by_now = "measured" if run.state == "finished" else "so far"
     return f"<h3>Planned and measured</h3>\n{table(['', 'planned', by_now], known)}"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}" if math.isfinite(value) else DASH
-
-
-def _time(seconds: float) -> str:
-    return " ".join(duration(seconds)) if math.isfinite(seconds) else DASH
 
 
 def _gigabytes(value: float) -> str:
@@ -94,7 +86,7 @@ def _headed(run: RunRecord, one: Record, *, alone: bool) -> str:
 
 def _figures(one: Record) -> Iterator[tuple[str, str]]:
     """The figures of an evaluation by their names."""
-    for text in _records(one.get("text")):
+    for text in mappings(one.get("text")):
         source = str(text.get("source", ""))
         for key, name, digits in (
             ("loss", "loss", 4),
@@ -103,7 +95,7 @@ def _figures(one: Record) -> Iterator[tuple[str, str]]:
         ):
             yield f"{name} · {source}", _measure(mapping(text, key), digits)
         yield f"top-1 accuracy · {source}", _measure(mapping(text, "top1"), 3)
-    for task in _records(one.get("tasks")):
+    for task in mappings(one.get("tasks")):
         primary = str(task.get("primary", ""))
         chance = number(task.get("chance"))
         guess = f" (chance {chance:.2f})" if math.isfinite(chance) else ""
@@ -112,7 +104,7 @@ def _figures(one: Record) -> Iterator[tuple[str, str]]:
     if written:
         yield "repetition of what it writes", _measure(mapping(written, "repetition"), 3)
         yield "longest copy, tokens", _measure(mapping(written, "copied"), 1)
-    for speed in _records(one.get("speed")):
+    for speed in mappings(one.get("speed")):
         yield f"tokens/s written, batch {speed.get('batch')}", compact(number(speed.get("decode")))
 
 
@@ -122,7 +114,3 @@ def _measure(measure: Record, digits: int) -> str:
         return DASH
     between = f" ({low:.{digits}f} to {high:.{digits}f})" if math.isfinite(low) and math.isfinite(high) else ""
     return f"{value:.{digits}f}{between}"
-
-
-def _records(value: object) -> list[Record]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -35,6 +35,11 @@ def mapping(record: Record, key: str) -> Record:
     return value if isinstance(value, dict) else {}
 
 
+def mappings(value: Any) -> list[Record]:
+    """The mappings in a list; none where there is no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def count(value: Any) -> str:
     """A number with its thousands apart."""
     figure = number(value)

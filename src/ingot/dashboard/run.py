@@ -119,10 +119,20 @@ class RunRecord:
         """The records of one kind, but for those of training steps and of the machine, in the order of the file."""
         return [record for record in self.journal.events if record.get("kind") == kind]
 
+    def last(self, kind: str) -> Record:
+        """The last of them; empty where there is none."""
+        return (self.of(kind) or [{}])[-1]
+
     @property
     def start(self) -> Record:
         """What the run said when it last started, or resumed."""
-        return self.of("start")[-1] if self.of("start") else {}
+        return self.last("start")
+
+    @property
+    def parameters(self) -> float:
+        """How many the model has; NaN until the run says so."""
+        counts = self.start.get("parameters")
+        return number(counts.get("total") if isinstance(counts, dict) else counts)
 
     @property
     def state(self) -> str:
@@ -140,7 +150,7 @@ class RunRecord:
         for record in reversed(self.journal.events):
             if record.get("kind") in ("validation", "end") and math.isfinite(number(record.get("bits_per_byte"))):
                 return record
-        return self.of("validation")[-1] if self.of("validation") else {}
+        return self.last("validation")
 
     def latest(self, key: str) -> float:
         """The last finite value of `key` in any training, validation or end record; NaN when there is none."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Iterable
 from typing import Any
 
 from ingot.dashboard.follow import Record
@@ -40,8 +39,7 @@ def headline(run: RunRecord) -> str:
     """One sentence about what this is."""
     layers, hidden_size = run.setting("model.layers"), run.setting("model.hidden_size")
     shape = f", {setting(layers)} layers of {setting(hidden_size)}" if layers and hidden_size else ""
-    total = number(mapping(run.start, "parameters").get("total", run.start.get("parameters")))
-    size = f" of {compact(total)} parameters" if math.isfinite(total) else ""
+    size = f" of {compact(run.parameters)} parameters" if math.isfinite(run.parameters) else ""
     family = escape(run.setting("model.family") or "model")
     steps, planned = run.latest("step"), planned_steps(run)
     done = f"{steps:,.0f}" if math.isfinite(steps) else "0"
@@ -158,26 +156,24 @@ def _quotes(written: list[Record], room: int) -> str:
 
 def facts(run: RunRecord) -> str:
     """Machine, parameters and recipe in groups: of the recipe one for each part, and one for what stands at its top."""
-    groups = [("Machine", machine(run)), ("Parameters", parameters(run))]
-    first = [f'<section class="group"><h3>{name}</h3>\n<dl>{text}</dl></section>' for name, text in groups]
-    return "\n".join([*first, recipe(run)])
+    return "\n".join([_group("machine", machine(run)), _group("parameters", parameters(run)), recipe(run)])
 
 
 def recipe(run: RunRecord) -> str:
     """The recipe in groups."""
     top = {key: value for key, value in run.recipe.items() if not isinstance(value, dict)}
     groups = {"run": top} | {key: value for key, value in run.recipe.items() if isinstance(value, dict)}
-    return "\n".join(_group(str(name), flatten(values)) for name, values in groups.items() if values)
+    return "\n".join(_group(str(name), entries(flatten(values))) for name, values in groups.items() if values)
 
 
-def _group(name: str, pairs: Iterable[tuple[str, Any]]) -> str:
-    return f'<section class="group"><h3>{escape(name.capitalize())}</h3>\n<dl>{entries(pairs)}</dl></section>'
+def _group(name: str, text: str) -> str:
+    return f'<section class="group"><h3>{escape(name.capitalize())}</h3>\n<dl>{text}</dl></section>'
 
 
 def machine(run: RunRecord) -> str:
     """What the run was measured on, how fast it went, and what it was fed."""
     start, described = run.start, mapping(run.start, "machine")
-    memory, peak = number(described.get("memory_gb")), number((run.of("peak") or [{}])[-1].get("matmul_peak"))
+    memory, peak = number(described.get("memory_gb")), number(run.last("peak").get("matmul_peak"))
     seconds, seen = run.latest("seconds"), run.latest("tokens")
     resumed = sum(number(record.get("step")) > 0 for record in run.of("start"))
     facts = {key: value for key, value in described.items() if key != "memory_gb"}

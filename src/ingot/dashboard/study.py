@@ -14,7 +14,7 @@ from ingot.dashboard.follow import Record
 from ingot.dashboard.markup import mapping, row, table
 from ingot.dashboard.page import page
 from ingot.dashboard.series import number
-from ingot.dashboard.text import DASH, compact, duration, escape, setting
+from ingot.dashboard.text import DASH, compact, escape, lasting, setting
 from ingot.errors import UserError
 from ingot.files import write_atomically
 
@@ -92,10 +92,9 @@ def _run(study: Study, run: Record, keys: Sequence[str], best: float, *, live: b
     head = f'<a href="/run/{quote(f"{study.name}/{name}")}">{escape(name)}</a>' if live else escape(name)
     if number(run.get("best_loss")) == best:
         head += ' <span class="quiet">best</span>'
-    seconds = number(run.get("seconds"))
+    time = lasting(number(run.get("seconds")))
     figures = [compact(number(run.get(key))) for key in ("parameters", "tokens", "flops")]
     losses = [f"{value:.4f}" if math.isfinite(value := number(run.get(key))) else DASH for key in RESULTS]
-    time = " ".join(duration(seconds)) if math.isfinite(seconds) else DASH
     state = ": ".join(str(part) for part in (run.get("state"), run.get("why")) if part)
     return row(head, [*(setting(values.get(key)) for key in keys), state, *figures, time, *losses])
 

@@ -78,3 +78,8 @@ def duration(seconds: float) -> tuple[str, str]:
     if seconds < 6_000:
         return f"{seconds / 60:.1f}", "minutes"
     return f"{seconds / 3600:.1f}", "hours"
+
+
+def lasting(seconds: float) -> str:
+    """A time as a figure and its unit, such as `3.4 minutes`; a dash where there is none."""
+    return " ".join(duration(seconds)) if math.isfinite(seconds) else DASH

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ingot.data.bits import mixed
 from ingot.data.partitions import LongArray, Partitions
 from ingot.data.signatures import SLOTS, signature
-from ingot.data.words import mixed
 from ingot.errors import UserError
 from ingot.files import disk_errors, make_folder, write_atomically
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ingot.data.bits import mixed
 from ingot.data.mix import Mixture
 
 ROUNDS = 8
@@ -48,10 +48,7 @@ def _feistel(values: NDArray[np.uint64], bits: int, keys: NDArray[np.uint64]) ->
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """SplitMix64's finaliser (Steele, Lea and Flood, 2014): every bit of the input moves every bit of the output."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return values ^ values >> np.uint64(31)
+    return mixed(values + np.uint64(0x9E3779B97F4A7C15))
 
 
 class Order:
@@ -85,5 +82,4 @@ def drawn(seed: int, place: int, number: int) -> int:
 
     Mixed, so that epoch 1 of seed 7 is not epoch 0 of seed 8.
     """
-    mixed: Any = _mix(_mix(np.array([seed % 2**64], np.uint64)) + np.uint64((place << 40) + number))
-    return int(mixed[0])
+    return int(_mix(_mix(np.array([seed % 2**64], np.uint64)) + np.uint64((place << 40) + number))[0])

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ingot.data.bits import mixed
+
 SPACE, SYMBOL, DIGIT, LETTER, ALONE = range(5)  # kinds of characters; ALONE: a letter that is a word of its own
 PIECE = 2**18  # characters that are worked on at once; a longer text is cut there, words included
 
@@ -114,13 +116,6 @@ def _powers(count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     powers, inverse = np.full((2, count), 1, np.uint64)
     powers[1:], inverse[1:] = _BASE, pow(_BASE, -1, 2**64)
     return np.cumprod(powers, dtype=np.uint64), np.cumprod(inverse, dtype=np.uint64)
-
-
-def mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Each bit of a hash spread over all of them; 0 stays 0 (the finish of SplitMix64, Steele et al., 2014)."""
-    hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return hashes ^ (hashes >> np.uint64(31))
 
 
 def _points(text: str) -> NDArray[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,14 +98,15 @@ class NativeEngine:
 
         Where the compiled model fails, alone, the step is made without it, and so are all that follow.
         """
+        make = partial(self._step, batches, factor, step, seed, candidates, limit)
         try:
-            return self._step(batches, factor, step, seed, candidates, limit)
-        except Exception as error:
+            return make()
+        except Exception as error:  # whatever a compiled model fails with
             if not self._compiled or self.world.size > 1 or is_out_of_memory(error):
                 raise
             self.uncompile()
             self.model.zero_grad(set_to_none=True)
-            return replace(self._step(batches, factor, step, seed, candidates, limit), uncompiled=reason(error))
+            return replace(make(), uncompiled=reason(error))
 
     def _step(
         self, batches: Sequence[TokenBatch], factor: float, step: int, seed: int, candidates: int, limit: float

@@ -6,6 +6,8 @@ Rajbhandari et al. (2020, arXiv:1910.02054) count the stages: optimizer state, g
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
@@ -30,7 +32,6 @@ class Parallel(Choice):
     def takes(self, optimizer: Optimizer) -> None:
         """Raise ValueError for an optimizer that can't be shared out so."""
 
-    @abstractmethod
     def build(
         self,
         model: Decoder,
@@ -41,28 +42,27 @@ class Parallel(Choice):
         precision: str,
         objective: Objective | None = None,
     ) -> Engine:
-        """The engine that trains `model`: the main rank's weights count, the others may bring one without memory."""
+        """The engine that trains `model`: the main rank's weights count, the others may bring one without memory.
+
+        Raises UserError where what this needs is not installed.
+        """
+        self.check()
+        return self.engine(world)(model, optimizer, clip=clip, precision=precision, objective=objective)
+
+    @abstractmethod
+    def engine(self, world: World) -> Callable[..., Engine]:
+        """What makes the engine of these processes from what `build` is given."""
 
 
 class Native(Parallel):
     """The ways of PyTorch itself, which differ in what each process holds."""
 
-    def build(
-        self,
-        model: Decoder,
-        optimizer: Optimizer,
-        world: World,
-        *,
-        clip: float,
-        precision: str,
-        objective: Objective | None = None,
-    ) -> Engine:
+    def engine(self, world: World) -> Callable[..., Engine]:
         """The native engine, with the strategy that this asks for."""
         from ingot.engine.native import NativeEngine
         from ingot.engine.strategy import Alone
 
-        strategy = self.strategy(world) if world.size > 1 else Alone(world)
-        return NativeEngine(model, optimizer, strategy, clip=clip, precision=precision, objective=objective)
+        return partial(NativeEngine, strategy=self.strategy(world) if world.size > 1 else Alone(world))
 
     @abstractmethod
     def strategy(self, world: World) -> Strategy:
@@ -139,28 +139,8 @@ class DeepSpeed(Parallel, name="deepspeed"):
         if keeps["state"] != "fp32" or keeps["offload"]:
             raise ValueError("with DeepSpeed AdamW's state is float32; parallel.offload=cpu keeps it in the host")
 
-    def build(
-        self,
-        model: Decoder,
-        optimizer: Optimizer,
-        world: World,
-        *,
-        clip: float,
-        precision: str,
-        objective: Objective | None = None,
-    ) -> Engine:
-        """DeepSpeed's engine, with one process too. Raises UserError where it is not installed."""
+    def engine(self, world: World) -> Callable[..., Engine]:
+        """DeepSpeed's engine, with one process too."""
         from ingot.engine.deepspeed import DeepSpeedEngine
 
-        self.check()
-        offload = self.offload == "cpu"
-        return DeepSpeedEngine(
-            model,
-            optimizer,
-            world,
-            stage=self.stage,
-            offload=offload,
-            clip=clip,
-            precision=precision,
-            objective=objective,
-        )
+        return partial(DeepSpeedEngine, world=world, stage=self.stage, offload=self.offload == "cpu")

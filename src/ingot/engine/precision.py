@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ingot.distributed import World
+from ingot.engine.compiled import reason
 from ingot.engine.device import matmul_rates
 from ingot.errors import UserError
 from ingot.model.architecture import Architecture
@@ -150,7 +151,7 @@ def attempt(arch: Architecture, device: torch.device, precision: str) -> str:
     except UserError:
         raise
     except Exception as error:  # whatever a kernel fails with, another one may not
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return reason(error)
     return ""
 
 

@@ -12,11 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from ingot.config import nearest
 from ingot.errors import UserError
-from ingot.model.memory import Precision
+from ingot.model.memory import DeviceKind, Precision
+
+if TYPE_CHECKING:
+    import torch
 
 NEAR = 0.12  # how far the memory that a driver tells may lie from that of the data sheet, as a share of it
 
@@ -26,7 +29,7 @@ class Device:
     """Something to train on."""
 
     name: str
-    kind: Literal["cpu", "cuda"]
+    kind: DeviceKind
     memory: float
     """bytes"""
     peaks: Mapping[Precision, float]
@@ -43,6 +46,11 @@ class Device:
         """The number format that suits it: bf16, else fp16 with scaled losses, else fp32, else fp8 alone."""
         formats: tuple[Precision, ...] = ("bf16", "fp16", "fp32", "fp8")
         return next(name for name in formats if name in self.peaks)
+
+
+def kind_of(device: torch.device) -> DeviceKind:
+    """What arithmetic takes `device` for."""
+    return "cuda" if device.type == "cuda" else "cpu"
 
 
 def _gpu(name: str, gigabytes: float, bandwidth: float, narrow: float, fp32: float, formats: str = "bf16") -> Device:

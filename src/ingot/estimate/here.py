@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
-from ingot.estimate.devices import Device, listed
+from ingot.estimate.devices import Device, kind_of, listed
 from ingot.model.memory import Precision
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def this_device(device: torch.device, precision: str) -> Device:
 
     machine, company = describe(device), Company()
     memory = machine.memory_gb * 1e9
-    kind: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
+    kind = kind_of(device)
     known = listed(machine.device, memory) if kind == "cuda" else None
     peaks = {cast(Precision, precision): matmul_peak(device, precision)}
     bandwidth = copy_rate() if kind == "cpu" else known.bandwidth if known else 0.0

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ingot.estimate.devices import Device
 from ingot.model.architecture import Architecture
-from ingot.model.memory import WIDE, Footprint, Precision, Work, footprint, matrices, role_counts
+from ingot.model.memory import WIDE, DeviceKind, Footprint, Precision, Work, footprint, matrices, role_counts
 from ingot.recipe import Recipe, Stage
 
 # Bytes of a process that are not the run's: interpreter and PyTorch on a CPU (docs/lab-log.md); on a GPU, the CUDA
@@ -68,7 +68,7 @@ def largest(recipe: Recipe, arch: Architecture, plans: Sequence[Work]) -> Footpr
     return max((needed(recipe, arch, work) for work in plans), key=lambda each: each.total)
 
 
-def process(recipe: Recipe, arch: Architecture, plans: Sequence[Work], kind: Literal["cpu", "cuda"]) -> float:
+def process(recipe: Recipe, arch: Architecture, plans: Sequence[Work], kind: DeviceKind) -> float:
     """The bytes of a whole process at its fullest: the run's, and those of interpreter and libraries."""
     return largest(recipe, arch, plans).total + RUNTIME[kind] + TEXT[kind]
 

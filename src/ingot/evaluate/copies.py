@@ -37,7 +37,7 @@ class Copies:
 
     def search(self, view: TokenView, most: int = MOST_TOKENS) -> None:
         """Look through `view`, or its first `most` tokens."""
-        longest = max((len(self._all)), self.seed)
+        longest = len(self._all)
         for begin in range(0, min(view.tokens, most), PIECE):
             end = min(begin + PIECE, view.tokens, most)
             tokens = view.read(begin, min(end + longest, view.tokens)).astype(np.int64)

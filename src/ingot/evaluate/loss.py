@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ingot.data.loader import TokenBatch
 from ingot.distributed import World
 from ingot.errors import UserError
+from ingot.evaluate.bootstrap import exponential
 from ingot.model.decoder import Decoder
 from ingot.model.loss import token_losses
 from ingot.model.objective import IGNORED
@@ -34,7 +35,7 @@ class HeldOutLoss:
     @property
     def perplexity(self) -> float:
         """exp(loss)."""
-        return math.exp(self.loss) if self.loss < 709 else math.inf  # beyond that exp overflows
+        return exponential(self.loss)
 
     @property
     def bits_per_byte(self) -> float:

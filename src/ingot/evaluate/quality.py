@@ -39,6 +39,7 @@ def quality(
     `real`: how each of them goes on, to compare with. `train`: where copies are looked for. distinct-n is that of Li
     et al. (2016, arXiv:1510.03055). Raises UserError for a prompt that the model can't read.
     """
+    shown = [tokenizer.decode(prompt, skip_special=True) for prompt in prompts[:SHOWN]]
     seeded = [sampling.model_copy(update={"seed": number + (sampling.seed or 0)}) for number in range(len(prompts))]
     made = Generator(model, tokenizer).complete(prompts, seeded)
     written = [one.ids for one in made]
@@ -59,7 +60,7 @@ def quality(
         seed=SEED,
         searched_tokens=copies.searched,
         longest_copy=found,
-        samples=[(one.prompt, one.text) for one in made[:SHOWN]],
+        samples=[(prompt, one.text) for prompt, one in zip(shown, made, strict=False)],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -122,13 +122,8 @@ def _records(source: Source, speller: Speller, tally: Tally) -> Iterator[Documen
 
 def documents_in(view: TokenView, tally: Tally, most: int | None = None) -> Iterator[Ids]:
     """The documents of a token cache, or `most` of them evenly spread."""
-    tally.found += view.documents
-    chosen: Iterable[int] = range(view.documents)
-    if most is not None and most < view.documents:
-        chosen = [number * view.documents // most for number in range(most)]
-        tally.skip("outside the slice", view.documents - most)
     starts = view.starts
-    for number in chosen:
+    for number in tally.spread(view.documents, most):
         begin = int(starts[number])
         end = int(starts[number + 1]) if number + 1 < view.documents else view.tokens
         yield Ids(view.read(begin, end), view.mask(begin, end))

@@ -69,4 +69,4 @@ def _memory(model: Decoder, rows: int, tokens: int) -> int:
     """Bytes of the weights, and of keys and values of `rows` texts of `tokens` tokens."""
     arch = model.arch
     kept = 2 * arch.layers * arch.kv_heads * arch.head_size * rows * tokens * model.head_weight.element_size()
-    return kept + sum(parameter.nbytes for parameter in model.parameters())
+    return kept + sum(tensor.nbytes for tensor in model.state_dict().values())

@@ -6,7 +6,7 @@ begins with the token that leads documents, each token behind it is a target onc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,6 +44,14 @@ class Tally:
     def skip(self, reason: str, records: int = 1) -> None:
         """Note records that were found and gave no document."""
         self.skipped[reason] = self.skipped.get(reason, 0) + records
+
+    def spread(self, count: int, most: int | None) -> Sequence[int]:
+        """Find `count` records; which of them to read, evenly spread, where it is not all."""
+        self.found += count
+        if most is None or most >= count:
+            return range(count)
+        self.skip("outside the slice", count - most)
+        return [number * count // most for number in range(most)]
 
     @property
     def account(self) -> Account:

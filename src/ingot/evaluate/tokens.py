@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ingot.model.objective import CHUNK_LOGITS, CHUNK_LOGITS_ELSEWHERE
+from ingot.model.objective import chunk_rows
 
 BATCH_TOKENS = {"cpu": 4_096, "cuda": 32_768}  # read in one forward pass
 
@@ -25,8 +25,7 @@ def token_scores(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tenso
     hidden (N, D), weight (V, D), targets (N,). Of equally likely tokens the one with the lower id ranks first, as
     argmax has it. Never holds more than a chunk of the logits.
     """
-    limit = CHUNK_LOGITS if hidden.device.type == "cpu" else CHUNK_LOGITS_ELSEWHERE
-    rows = max(1, limit // len(weight))
+    rows = chunk_rows(len(weight), hidden.device.type)
     ids = torch.arange(len(weight), device=weight.device)
     nats, ranks = [], []
     for part, of in zip(hidden.split(rows), targets.split(rows), strict=True):

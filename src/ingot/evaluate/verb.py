@@ -16,11 +16,10 @@ from ingot.data.cache import TokenCache
 from ingot.engine.device import describe
 from ingot.engine.precision import narrowed
 from ingot.errors import UserError
-from ingot.evaluate.evaluator import Evaluator
 from ingot.evaluate.quality import SAMPLING, quality
 from ingot.evaluate.record import Evaluation, ModelRecord, QualityRecord, TaskRecord, TextRecord
 from ingot.evaluate.sources import Origin, as_source, documents_in, documents_of
-from ingot.evaluate.speed import peak_memory
+from ingot.evaluate.speed import peak_memory, speed
 from ingot.evaluate.tasks.answers import Answers
 from ingot.evaluate.tasks.local import find
 from ingot.evaluate.tasks.scoring import Examination
@@ -79,7 +78,7 @@ def evaluate(
         text=text,
         tasks=scored,
         quality=written,
-        speed=Evaluator(model.model, model.tokenizer).benchmark_speed() if "speed" in only else [],
+        speed=speed(model.model, model.tokenizer) if "speed" in only else [],
         peak_memory_bytes=peak_memory(model.model.head_weight.device),
         notes=notes,
     )

@@ -10,7 +10,7 @@ from ingot.generate.batch import Batch
 from ingot.generate.layout import Layout, lay_out
 from ingot.generate.sampling import Sampling
 from ingot.generate.token import Generation, Token
-from ingot.generate.weights import Quantize
+from ingot.generate.weights import Quantize, read_as
 from ingot.generate.writer import Writer
 from ingot.model.decoder import Decoder
 from ingot.tokenizer.tokenizer import Tokenizer
@@ -31,8 +31,10 @@ class Generator:
         """`ends`: the ids that end a text, by default the tokenizer's end token; `quantize`: narrower numbers for the
         weights.
 
-        Raises UserError where the tokenizer has ids that the model does not know.
+        Raises UserError where the tokenizer has ids that the model does not know, and for codes that are to be other
+        ones.
         """
+        read_as(model, quantize)
         if tokenizer.vocabulary > model.arch.vocabulary:
             raise UserError(
                 f"the tokenizer has {tokenizer.vocabulary:,} tokens and the model {model.arch.vocabulary:,}",

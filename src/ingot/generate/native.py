@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ingot.generate.reader import Piece
-from ingot.generate.weights import Format, to_int4, to_int8
+from ingot.generate.weights import Format
+from ingot.model.architecture import parameter_counts
+from ingot.model.coded import Coded, quantized
+from ingot.model.codes import Codes, joined
 from ingot.model.decoder import Attention, Decoder, LearnedPositions, RMSNorm
 
 PANEL, LANES, STRIPE, BLOCK = 32, 16, 64, 96  # as in cpp/vectors.h
@@ -69,15 +72,16 @@ def padded(count: int, unit: int = PANEL) -> int:
 
 
 class NativeModel:
-    """The weights of a decoder, copied into the order and the format in which they are read."""
+    """The weights of a decoder, copied into the order and the format in which they are read; codes are as given."""
 
     def __init__(self, library: ctypes.CDLL, model: Decoder, number_format: Format):
         arch = model.arch
+        model = quantized(model, number_format) if number_format in ("int8", "int4") else model
         self.library, self.arch, self.format = library, arch, number_format
         self._kept: list[Tensor] = []  # what the structs point at
-        self.size = sum(parameter.numel() for parameter in model.parameters())
+        self.size = parameter_counts(arch)["total"]
         with torch.inference_mode():
-            self.embedding = model.embedding.weight
+            self.embedding = model.embedding
             table = model.positions.table if isinstance(model.positions, LearnedPositions) else None
             self.places = None if table is None else table.weight
             self._layers = (_Layer * arch.layers)(*map(self._layer, model.blocks))
@@ -85,7 +89,7 @@ class NativeModel:
                 arch.layers, arch.hidden_size, arch.heads, arch.kv_heads, arch.head_size, arch.mlp_size,
                 arch.norm_eps, arch.head_size**-0.5, ACTIVATIONS.index(arch.mlp),
                 *self._angles(model), self._layers, self._norm(model.norm),
-                self._matrix([model.head_weight], [None], "int8" if number_format == "int4" else number_format),
+                self._matrix(model.embedding if model.head is None else model.head),
             )  # fmt: skip
 
     def reader(self, rows: int, slots: int) -> NativeReader:
@@ -94,44 +98,38 @@ class NativeModel:
 
     def _layer(self, block: Any) -> _Layer:
         attention, mlp = block.attention, block.mlp
-        ups = [mlp.up] if self.arch.mlp == "gelu" else [mlp.gate, mlp.up]
         return _Layer(
             self._norm(block.attention_norm),
-            self._joined(attention.query, attention.key, attention.value),
+            self._matrix(attention.query, attention.key, attention.value),
             *self._head_norms(attention),
-            self._joined(attention.output),
+            self._matrix(attention.output),
             self._norm(block.mlp_norm),
-            self._matrix([self._whole_panels(up.weight) for up in ups], [self._whole_panels(up.bias) for up in ups]),
-            self._joined(mlp.down),
+            # A gate is filled up to whole panels, so that its panels and those of its values part the same way.
+            self._matrix(*([mlp.up] if self.arch.mlp == "gelu" else [mlp.gate, mlp.up]), rows=PANEL),
+            self._matrix(mlp.down),
         )
 
     def _head_norms(self, attention: Attention) -> list[int | None]:
         norms = (attention.query_norm, attention.key_norm)
         return [self._keep(one.weight.float()) if isinstance(one, RMSNorm) else None for one in norms]
 
-    def _whole_panels(self, values: Tensor | None) -> Tensor | None:
-        """Outputs filled up with zeros, so that a gate's panels and those of its values part the same way."""
-        return None if values is None else F.pad(values, (*(0, 0) * (values.ndim - 1), 0, -len(values) % PANEL))
-
-    def _joined(self, *layers: nn.Linear) -> _Matrix:
-        return self._matrix([layer.weight for layer in layers], [layer.bias for layer in layers])
-
-    def _matrix(
-        self, weights: Sequence[Tensor | None], biases: Sequence[Tensor | None], number_format: Format | None = None
-    ) -> _Matrix:
-        """Layers that read the same, as one matrix with their outputs one after the other."""
-        number_format = number_format or self.format
-        whole = torch.cat([weight for weight in weights if weight is not None])
-        whole = F.pad(whole, (0, -whole.shape[1] % PANEL, 0, -whole.shape[0] % PANEL))
-        bias = None
-        if biases[0] is not None:
-            whole_bias = torch.cat([one for one in biases if one is not None]).float()
-            bias = self._keep(F.pad(whole_bias, (0, -len(whole_bias) % PANEL)))
-        packed, scales = packed_as(whole, number_format)
-        return _Matrix(
-            self._keep(packed), None if scales is None else self._keep(scales), bias,
-            whole.shape[0] // PANEL, whole.shape[1], FORMATS.index(number_format),
-        )  # fmt: skip
+    def _matrix(self, *layers: Any, rows: int = 1) -> _Matrix:
+        """Layers that read the same, as one matrix: their outputs one after the other, each filled up to `rows`."""
+        bias, scales_at, number_format = None, None, self.format
+        if getattr(layers[0], "bias", None) is not None:
+            bias = self._keep(_filled_up(torch.cat([_filled_up(layer.bias.float(), rows) for layer in layers])))
+        if isinstance(layers[0], Coded):
+            codes = joined([layer.read().filled_up(rows) for layer in layers]).filled_up(PANEL, PANEL)
+            (outputs, columns), number_format = codes.codes.shape, layers[0].kind
+            packed, scales = packed_codes(codes)
+            scales_at = self._keep(scales)
+        else:
+            whole = _filled_up(torch.cat([_filled_up(layer.weight, rows) for layer in layers]))
+            whole = F.pad(whole, (0, -whole.shape[1] % PANEL))
+            outputs, columns = whole.shape
+            packed = packed_floats(whole, number_format)
+        panels = outputs // PANEL
+        return _Matrix(self._keep(packed), scales_at, bias, panels, columns, FORMATS.index(number_format))
 
     def _norm(self, norm: Any) -> _Norm:
         bias = getattr(norm, "bias", None)
@@ -151,27 +149,29 @@ class NativeModel:
         return values.data_ptr()
 
 
-def packed_as(matrix: Tensor, number_format: Format) -> tuple[Tensor, Tensor | None]:
+def _filled_up(values: Tensor, rows: int = PANEL) -> Tensor:
+    """With zeros up to a whole multiple of `rows`."""
+    return F.pad(values, (*(0, 0) * (values.ndim - 1), 0, -len(values) % rows))
+
+
+def packed_codes(matrix: Codes) -> tuple[Tensor, Tensor]:
     """A matrix (N, K), both whole panels, and its scales in the layout that cpp/matrices.h tells of."""
     by_panel = (-1, PANEL)
-    if number_format == "int4":
-        made = to_int4(matrix)
-        eights = made.codes.to(torch.int32).unflatten(1, (-1, 8))  # (N, K / 8, 8)
-        words = sum(eights[..., place] << (4 * place) for place in range(8))
-        assert isinstance(words, Tensor) and made.least is not None
-        pairs = torch.stack([made.scales, made.least], -1).bfloat16()  # (N, K / 32, 2): a word in little-endian order
-        return (
-            words.unflatten(0, by_panel).transpose(1, 2).contiguous(),
-            pairs.unflatten(0, by_panel).transpose(1, 2).contiguous(),
-        )
-    if number_format == "int8":  # two columns of an output lie side by side
-        codes = to_int8(matrix)
-        pairs = codes.codes.unflatten(0, (-1, 2, LANES)).unflatten(3, (-1, 2))  # (N / 32, 2, 16, K / 2, 2)
-        return pairs.permute(0, 3, 1, 2, 4).contiguous(), codes.scales[:, 0].contiguous()
+    if matrix.least is None:  # two columns of an output lie side by side
+        pairs = matrix.codes.unflatten(0, (-1, 2, LANES)).unflatten(3, (-1, 2))  # (N / 32, 2, 16, K / 2, 2)
+        return pairs.permute(0, 3, 1, 2, 4), matrix.scales[:, 0]
+    eights = matrix.codes.to(torch.int32).unflatten(1, (-1, 8))  # (N, K / 8, 8)
+    words = sum(eights[..., place] << (4 * place) for place in range(8))
+    assert isinstance(words, Tensor)
+    pairs = torch.stack([matrix.scales, matrix.least], -1).bfloat16()  # (N, K / 32, 2): a word in little-endian order
+    return words.unflatten(0, by_panel).transpose(1, 2), pairs.unflatten(0, by_panel).transpose(1, 2)
+
+
+def packed_floats(matrix: Tensor, number_format: Format) -> Tensor:
+    """The same of floats, which have no scales."""
     if number_format == "bfloat16":  # a word holds outputs i and i + 16
-        halves = matrix.bfloat16().unflatten(0, (-1, 2, LANES))  # (N / 32, 2, 16, K)
-        return halves.permute(0, 3, 2, 1).contiguous(), None
-    return matrix.float().unflatten(0, by_panel).transpose(1, 2).contiguous(), None
+        return matrix.bfloat16().unflatten(0, (-1, 2, LANES)).permute(0, 3, 2, 1)  # (N / 32, K, 16, 2)
+    return matrix.float().unflatten(0, (-1, PANEL)).transpose(1, 2)
 
 
 class NativeReader:
@@ -205,7 +205,7 @@ class NativeReader:
         self._make_room(len(tokens), threads)
         arch, room = self.arch, self._room
         stream = room["stream"][: len(tokens)]
-        stream[:, : arch.hidden_size] = self.model.embedding[tokens]
+        stream[:, : arch.hidden_size] = self.model.embedding(torch.tensor(tokens))
         if self.model.places is not None:
             stream[:, : arch.hidden_size] += self.model.places[positions]
         logits = torch.empty(len(asked), padded(arch.vocabulary))

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ingot.errors import UserError
 from ingot.generate.sampling import Sampling
 
 CANDIDATES = 256  # looked at first; more where the cuts leave more
@@ -68,6 +70,9 @@ class Sampler:
                 chances = chances.to(self._device)[:, None]
                 ids[rows] = draw(adjusted[rows], self._settings[held], chances, cuts)
         chosen = ids.tolist()
+        if max(chosen) >= raw.shape[-1]:
+            mend = "its weights are damaged, or its training went astray"
+            raise UserError("the logits of the model are no numbers", where="generate", mend=mend)
         for row in adjusting:
             self._counts[places[row], chosen[row]] += 1
         told = {row: one.logprobs for row, one in enumerate(samplings) if one.logprobs is not None}
@@ -120,7 +125,10 @@ def penalise(logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
 
 
 def draw(logits: Tensor, settings: Tensor, chances: Tensor, cuts: bool) -> Tensor:
-    """The ids (N,) that `chances` (N, 1) in [0, 1) point at among the tokens that a row's settings leave."""
+    """The ids (N,) that `chances` (N, 1) in [0, 1) point at among the tokens that a row's settings leave.
+
+    V, which is no token's, where the logits are no numbers.
+    """
     temperature, top_k, top_p, min_p = settings[:, 3:].split(1, dim=-1)
     logits = logits / temperature
     if not cuts:
@@ -129,7 +137,8 @@ def draw(logits: Tensor, settings: Tensor, chances: Tensor, cuts: bool) -> Tenso
     rows = torch.arange(len(logits), device=logits.device)
     for count in (CANDIDATES, logits.shape[-1]):
         probabilities, ids = likeliest(logits[rows], top_k[rows], top_p[rows], min_p[rows], count)
-        picked = ids.gather(-1, _pick(probabilities, chances[rows])[:, None])[:, 0]
+        place = _pick(probabilities, chances[rows])[:, None]
+        picked = F.pad(ids, (0, 1), value=logits.shape[-1]).gather(-1, place)[:, 0]
         ends = (probabilities[:, -1] == 0) & (top_k[rows, 0] <= count)  # nothing is left beyond the candidates
         known = ends | (count >= logits.shape[-1])
         found[rows[known]] = picked[known]
@@ -168,6 +177,7 @@ def _pick(probabilities: Tensor, chances: Tensor) -> Tensor:
     """The places (N,) at which the cumulated probabilities (N, C) pass `chances` (N, 1) of their sum.
 
     In float64, where a float32 chance times the total stays below the total: what has probability 0 is never picked.
+    C where the probabilities are no numbers.
     """
     cumulated = probabilities.cumsum(-1, dtype=torch.float64)
     return torch.searchsorted(cumulated, chances.double() * cumulated[:, -1:], right=True)[:, 0]

@@ -1,56 +1,31 @@
-"""Matrices in the number formats that a model is read in: N outputs, K columns, M tokens.
+"""The number formats that a model is read in.
 
-What flows between them stays as it was; only where a processor multiplies whole numbers, cpp/whole.h rounds it to 16
-bits, which errs by about one hundredth of what int8 weights err by.
+What flows between the weights stays as it was; only where a processor multiplies whole numbers, cpp/whole.h rounds it
+to 16 bits, which errs by about one hundredth of what int8 weights err by.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+
+from ingot.errors import UserError
+from ingot.model.coded import kind_of
+from ingot.model.decoder import Decoder
 
 Format = Literal["float32", "bfloat16", "int8", "int4"]
 Quantize = Literal["bfloat16", "int8", "int4"]
-GROUP = 32  # columns that share a scale in int4
 
 
-@dataclass(frozen=True)
-class Codes:
-    """A matrix as whole numbers: value = code x scale + least."""
+def read_as(model: Decoder, quantize: Quantize | None = None) -> Format:
+    """The format that `model` is read in: `quantize`, or that of its own weights.
 
-    codes: Tensor
-    """(N, K): int8, or 0 to 15 as uint8"""
-    scales: Tensor
-    """int8: (N, 1) float32; int4: (N, K / 32), numbers of bfloat16 as float32"""
-    least: Tensor | None = None
-    """int4: the value of code 0, as `scales`"""
-
-    def values(self) -> Tensor:
-        """The matrix (N, K) that stands for, in float32."""
-        if self.least is None:
-            return self.codes.float() * self.scales
-        grouped = self.codes.float().unflatten(1, (-1, GROUP))
-        return torch.addcmul(self.least[..., None], grouped, self.scales[..., None]).flatten(1)
-
-
-def to_int8(matrix: Tensor) -> Codes:
-    """Each row (an output) in whole numbers from -127 to 127: an error of at most half a step, max|row| / 254."""
-    matrix = matrix.float()
-    scales = matrix.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
-    return Codes((matrix / scales).round().to(torch.int8), scales)
-
-
-def to_int4(matrix: Tensor) -> Codes:
-    """Each 32 columns of a row in 16 even steps from their least to their greatest value, by bfloat16 scales.
-
-    K is filled up with zeros to whole groups. The error is at most 0.54 steps and 1/256 of the group's largest number.
+    Raises UserError where they are codes of another kind.
     """
-    matrix = F.pad(matrix.float(), (0, -matrix.shape[1] % GROUP)).unflatten(1, (-1, GROUP))  # (N, K / 32, 32)
-    least = matrix.amin(-1).bfloat16().float()
-    scales = ((matrix.amax(-1) - least) / 15).clamp(min=1e-12).bfloat16().float()
-    codes = ((matrix - least[..., None]) / scales[..., None]).round().clamp(0, 15)
-    return Codes(codes.to(torch.uint8).flatten(1), scales, least)
+    if kind := kind_of(model):
+        if quantize not in (None, kind):
+            what = f"the weights of this model are {kind} codes already, and can't be made {quantize}"
+            raise UserError(what, where="quantize", mend="leave it out, or take the model that it was exported from")
+        return kind
+    return quantize or ("bfloat16" if model.head_weight.dtype == torch.bfloat16 else "float32")

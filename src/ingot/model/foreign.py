@@ -26,6 +26,7 @@ LARGEST = {
 }
 FAR_MORE = 4
 JSON_BYTES = 2**26  # of a configuration or an index, read as a whole
+TOKENIZER_BYTES = 2**28
 
 
 def check_numbers(values: Mapping[str, Any], where: str) -> None:
@@ -62,6 +63,19 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError("a mapping is expected", where=str(path), mend="the file is damaged")
     return found
+
+
+def check_beside(folder: Path) -> None:
+    """Raises UserError where what lies beside the weights is no plain file of the folder, or is absurdly long."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"):
+        if not (folder / name).exists() and not (folder / name).is_symlink():
+            continue
+        path = inside(folder, name)
+        if name == "tokenizer.json" or path.suffix != ".json":
+            if (size := path.stat().st_size) > TOKENIZER_BYTES:
+                raise UserError(f"a file of {size:,} bytes", where=str(path), mend="it is no tokenizer's")
+        else:
+            read_json(path)
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ingot.config import validate
 from ingot.errors import UserError
 from ingot.model.architecture import Architecture
+from ingot.model.codes import Kind
 from ingot.model.decoder import Decoder
 from ingot.model.foreign import check_held, check_numbers, inside, read_json
 from ingot.model.layouts import HARMLESS, LAYOUTS, MODEL_TYPES, Layout, Weight
@@ -27,6 +28,11 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # where there are several files
 ROPE = ("rope_parameters", "rope_scaling")  # transformers 5's and 4's
 FILE_BYTES = 2**31  # of weights, in each of several files at least
+# What config.json says of weights that are whole numbers, which only ingot reads.
+QUANTIZATION: dict[Kind, dict[str, Any]] = {
+    "int8": {"quant_method": "ingot", "bits": 8},
+    "int4": {"quant_method": "ingot", "bits": 4},
+}
 _NOT_WEIGHTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")  # buffers that older folders carry
 
 
@@ -192,11 +198,20 @@ def weights_file(number: int, count: int) -> str:
 
 
 def write_config(
-    arch: Architecture, folder: Path, *, dtype: torch.dtype, end: int | None = None, stops: Sequence[int] = ()
+    arch: Architecture,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    end: int | None = None,
+    stops: Sequence[int] = (),
+    kind: Kind | None = None,
 ) -> None:
-    """All of a model's folder but the weights, which are stored as `dtype`; `end` and `stops` as in `save_model`."""
+    """All of a model's folder but the weights, which are stored as `dtype`; `end` and `stops` as in `save_model`.
+
+    `kind`: of the codes that its matrices are.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    config = to_config(arch, end=end, dtype=dtype)
+    config = to_config(arch, end=end, dtype=dtype) | ({"quantization_config": QUANTIZATION[kind]} if kind else {})
     generation = {"bos_token_id": end, "eos_token_id": list(stops) if len(stops) > 1 else end, "pad_token_id": end}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
@@ -214,32 +229,47 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
     Raises UserError for a folder that is incomplete or damaged.
     """
+    if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
+        return read_file(inside(folder, WEIGHTS))
     try:
-        if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
-            return load_file(inside(folder, WEIGHTS))
         names = read_json(inside(folder, INDEX))["weight_map"].values()
-        found = [load_file(inside(folder, name)) for name in sorted(set(names))]
-        return {name: value for tensors in found for name, value in tensors.items()}
-    except OSError as error:
-        raise UserError(f"the model can't be read ({error})", where=str(folder), mend="check the files") from None
-    except (ValueError, KeyError, AttributeError, TypeError, OverflowError):
+        files = [inside(folder, name) for name in sorted(set(names))]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, OverflowError):
         raise UserError("not an index of weights", where=str(folder / INDEX), mend="the file is damaged") from None
-    except SafetensorError as error:
-        raise UserError(
-            f"not valid safetensors: {error!s:.200}", where=str(folder), mend="the file is damaged"
-        ) from None
+    return {name: value for path in files for name, value in read_file(path).items()}
+
+
+def read_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file; their memory is mapped. Raises UserError for one that is damaged."""
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise UserError(f"the model can't be read ({error})", where=str(path), mend="check the files") from None
+    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
+        what = f"not valid safetensors: {error!s:.200}"
+        raise UserError(what, where=str(path), mend="the file is damaged") from None
+
+
+def stated_kind(config: Mapping[str, Any]) -> Kind | None:
+    """The codes that the matrices of a folder are, by its config.json; None: no such as ingot makes."""
+    stated = config.get("quantization_config")
+    return next((kind for kind, ours in QUANTIZATION.items() if stated == ours), None)
 
 
 def load_architecture(folder: Path) -> Architecture:
     """The architecture of the model in a Hugging Face folder. Raises UserError as `load_model` does."""
     path = inside(folder, "config.json")
-    return from_config(read_json(path), where=str(path))
+    config = read_json(path)
+    if kind := stated_kind(config):
+        what = f"its weights are {kind} codes, which write and are measured, and can't be trained or converted"
+        raise UserError(what, where=str(folder), mend="take the model that it was exported from")
+    return from_config(config, where=str(path))
 
 
 def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Decoder:
     """The model in a Hugging Face folder, its weights cast to `dtype`, ready to go on training.
 
-    Raises UserError for a folder that is incomplete, damaged or of another architecture.
+    Raises UserError for a folder that is incomplete, damaged or of another architecture, or whose weights are codes.
     """
     arch, tensors = load_architecture(folder), read_weights(folder)
     check_held(arch, sum(value.numel() for value in tensors.values()), where=str(folder))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ingot.model.objective import CHUNK_LOGITS, CHUNK_LOGITS_ELSEWHERE, IGNORED
+from ingot.model.objective import IGNORED, chunk_rows
 
 FP16_ROOM = 64.0  # how much smaller the factors of a sum over rows are made where the product is kept in fp16
 
@@ -146,8 +146,7 @@ def _matmul_type(hidden: Tensor) -> torch.dtype:
 
 def _chunks(weight: Tensor, hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of `hidden` (R, D) and their targets (R,), so many at a time that R x V stays within the device's limit."""
-    limit = CHUNK_LOGITS if hidden.device.type == "cpu" else CHUNK_LOGITS_ELSEWHERE
-    rows = max(1, limit // weight.shape[0])
+    rows = chunk_rows(len(weight), hidden.device.type)
     return zip(hidden.split(rows), targets.split(rows), strict=True)
 
 

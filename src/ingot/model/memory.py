@@ -14,9 +14,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from ingot.model.architecture import MLP_MATRICES, Architecture, parameter_counts
-from ingot.model.objective import CHUNK_LOGITS, CHUNK_LOGITS_ELSEWHERE
+from ingot.model.objective import chunk_rows
 
 Precision = Literal["fp32", "bf16", "fp16", "fp8"]
+DeviceKind = Literal["cpu", "cuda"]
 
 WIDE = 4  # bytes of a weight, a gradient and a number of the residual stream
 TOKEN_BYTES = 4 * 8  # of a token on its way in: input, target and position, and the position's copy for a row
@@ -35,7 +36,7 @@ class Work:
     length: int
     """tokens in a row"""
     precision: Precision = "fp32"
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: DeviceKind = "cpu"
     packed: bool = True
     """rows hold several documents, which a mask keeps apart"""
     accumulated: bool = False
@@ -165,7 +166,7 @@ def moments(arch: Architecture, work: Work, *, state: float, update: float) -> I
     table = WIDE * arch.vocabulary * arch.hidden_size  # the embedding, or the head
     weights = WIDE * every / (work.ranks if work.stage >= 2 else 1)
     shared = state / (work.ranks if work.stage else 1)
-    whole = WIDE * every / (work.ranks if work.stage >= 2 else 1) + (WIDE * block if work.stage >= 2 else 0)
+    whole = weights + (WIDE * block if work.stage >= 2 else 0)
     before = whole if work.accumulated else 0.0
     copies = _copies(arch, work)
     head = table if work.head_rows is None else WIDE * work.head_rows * arch.hidden_size
@@ -214,8 +215,7 @@ def _activations(arch: Architecture, work: Work) -> tuple[float, float]:
 def _chunk(arch: Architecture, work: Work) -> float:
     """What the loss holds beside its gradients: one chunk of logits in all its forms, and narrow copies of the head."""
     compared = work.head_rows or arch.vocabulary
-    limit = CHUNK_LOGITS if work.device == "cpu" else CHUNK_LOGITS_ELSEWHERE
-    logits = min(work.tokens, max(1, limit // compared)) * compared
+    logits = min(work.tokens, chunk_rows(compared, work.device)) * compared
     if work.width == WIDE:
         return WIDE * logits
     return (work.width + 2 * WIDE) * logits + 2 * work.width * compared * arch.hidden_size

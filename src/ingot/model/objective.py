@@ -17,6 +17,11 @@ CHUNK_LOGITS = 8 * 2**20  # logits that exist at once on a CPU: 32 MiB in float3
 CHUNK_LOGITS_ELSEWHERE = 128 * 2**20  # an accelerator needs more rows to be busy
 
 
+def chunk_rows(vocabulary: int, device: str) -> int:
+    """The rows of logits that exist at once on a `device` of that type, where each has `vocabulary` numbers."""
+    return max(1, (CHUNK_LOGITS if device == "cpu" else CHUNK_LOGITS_ELSEWHERE) // vocabulary)
+
+
 class Objective(Choice):
     """How the loss of a training step is taken; held-out text is always measured by cross-entropy alone.
 

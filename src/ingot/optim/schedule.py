@@ -64,7 +64,7 @@ class Cosine(Schedule, name="cosine"):
 
     def after_rise(self, done: float, steps: int) -> float:
         """Half a cosine from 1 to `floor`."""
-        return _half_cosine(_passed(share(self.rise, steps), 1.0, done), self.floor)
+        return _half_cosine(_passed(share(self.rise, steps), done), self.floor)
 
 
 class Restarts(Schedule, name="restarts"):
@@ -80,7 +80,7 @@ class Restarts(Schedule, name="restarts"):
     def after_rise(self, done: float, steps: int) -> float:
         """Half a cosine from 1 to `floor` within the cycle that `done` lies in."""
         lengths = [self.lengthen**cycle for cycle in range(self.cycles)]
-        left = _passed(share(self.rise, steps), 1.0, done) * sum(lengths)
+        left = _passed(share(self.rise, steps), done) * sum(lengths)
         for length in lengths[:-1]:
             if left < length:
                 return _half_cosine(left / length, self.floor)
@@ -104,7 +104,7 @@ class WarmupStableDecay(Schedule, name="wsd"):
 
     def after_rise(self, done: float, steps: int) -> float:
         """1, then a straight line to `floor`."""
-        return 1 - (1 - self.floor) * _passed(1 - share(self.fall, steps), 1.0, done)
+        return 1 - (1 - self.floor) * _passed(1 - share(self.fall, steps), done)
 
     def check(self, steps: int) -> None:
         """Raises UserError where rise and fall overlap in a run of `steps` steps."""
@@ -122,7 +122,7 @@ class Linear(Schedule, name="linear"):
 
     def after_rise(self, done: float, steps: int) -> float:
         """A straight line from 1 to `floor`."""
-        return 1 - (1 - self.floor) * _passed(share(self.rise, steps), 1.0, done)
+        return 1 - (1 - self.floor) * _passed(share(self.rise, steps), done)
 
 
 class Constant(Schedule, name="constant"):
@@ -138,6 +138,6 @@ def _half_cosine(passed: float, floor: float) -> float:
     return floor + (1 - floor) * (1 + math.cos(math.pi * passed)) / 2
 
 
-def _passed(begin: float, end: float, at: float) -> float:
-    """How far `at` lies between `begin` and `end`: 0 before, 1 after."""
-    return min(1.0, max(0.0, (at - begin) / (end - begin))) if end > begin else float(at > begin)
+def _passed(begin: float, at: float) -> float:
+    """How far `at` lies between `begin` and the end of the run: 0 before, 1 there."""
+    return min(1.0, max(0.0, (at - begin) / (1.0 - begin))) if begin < 1.0 else float(at > begin)

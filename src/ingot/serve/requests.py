@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ingot.chat.context import Message as Turn
 from ingot.generate.sampling import LARGEST, Sampling
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 TokenId = Annotated[int, Field(ge=0, lt=LARGEST)]
 MOST_TEXTS, MOST_STOPS, MOST_BIASES = 128, 16, 1024
@@ -68,11 +67,6 @@ class _Request(BaseModel):
         return self
 
     @property
-    def texts(self) -> int:
-        """Texts for each prompt."""
-        return self.n or 1
-
-    @property
     def include_usage(self) -> bool:
         """Whether a stream ends with the counts of tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
@@ -103,7 +97,7 @@ class _Request(BaseModel):
             "logprobs": self.alternatives,
         }
         given = {name: value for name, value in named.items() if value is not None}
-        seeds = [None if self.seed is None else (self.seed + text) % LARGEST for text in range(self.texts)]
+        seeds = [None if self.seed is None else (self.seed + text) % LARGEST for text in range(self.n or 1)]
         return [Sampling(**given, seed=seed, max_new_tokens=longest) for seed in seeds]
 
 

@@ -94,7 +94,7 @@ class Served:
     @property
     def model(self) -> Model:
         """As /v1/models tells it."""
-        parameters = sum(parameter_counts(self.language.model.arch).values())
+        parameters = parameter_counts(self.language.model.arch)["total"]
         return Model(
             id=self.id,
             created=self.created,

@@ -48,9 +48,7 @@ class Result:
             return
         run = RunRecord.read(folder)
         losses = [loss for one in run.of("validation") if math.isfinite(loss := number(one.get("loss")))]
-        counts = run.start.get("parameters")
-        self.parameters = number(counts.get("total") if isinstance(counts, dict) else counts)
-        self.tokens, self.seconds = run.latest("tokens"), run.latest("seconds")
+        self.parameters, self.tokens, self.seconds = run.parameters, run.latest("tokens"), run.latest("seconds")
         self.flops = run.journal.flops or math.nan
         self.final_loss, self.best_loss = losses[-1] if losses else math.nan, min(losses, default=math.nan)
         self.bits_per_byte = number(run.measured.get("bits_per_byte"))
@@ -111,7 +109,8 @@ class Sweep:
             law = fit(*zip(*points, strict=True))
         except UserError as error:
             return None, f"No law: {error.what}; {error.mend}."
-        expected = [{"parameters": size, "loss": law.at(size)} for size in self._further(points)]
+        largest = points[-1][0]
+        expected = [{"parameters": factor * largest, "loss": law.at(factor * largest)} for factor in FURTHER]
         told = {"floor": law.floor, "scale": law.scale, "exponent": law.exponent, "exponent_interval": law.between(2)}
         return {
             **told,
@@ -153,9 +152,6 @@ class Sweep:
             if place in (min(numbers), max(numbers)) and not key.startswith("model."):
                 side = "smallest" if place == min(numbers) else "largest"
                 yield f"{key}={best[key]} is the {side} that was tried: the best may lie beyond it."
-
-    def _further(self, points: Sequence[Sequence[float]]) -> list[float]:
-        return [factor * points[-1][0] for factor in FURTHER]
 
     def _settings(self) -> list[tuple[dict[str, Any], float, list[Result]]]:
         """The finished runs by what they set but for the seed: values, mean of the lowest losses, runs."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Literal, cast
+from typing import cast
 
 import ingot
 from ingot.dashboard.report import write_report
 from ingot.engine.device import copy_rate
-from ingot.estimate.devices import Device
+from ingot.estimate.devices import Device, kind_of
 from ingot.model.architecture import parameter_counts
 from ingot.model.memory import Precision
 from ingot.train.forecast import Outlook, most_memory
@@ -126,7 +126,7 @@ def say_what_next(parts: Parts) -> None:
 def outlook(parts: Parts, steps: int) -> Outlook:
     """What tells how long the run of so many steps will take; the matmul peak is measured for it."""
     world, machine = parts.world, parts.machine
-    kind: Literal["cpu", "cuda"] = "cuda" if world.device.type == "cuda" else "cpu"
+    kind = kind_of(world.device)
     peaks = {cast(Precision, parts.precision): parts.peak / world.size}
     bandwidth = copy_rate() if kind == "cpu" else 0.0
     device = Device(machine.device, kind, machine.memory_gb * 1e9, peaks, bandwidth, measured=True)

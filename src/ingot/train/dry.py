@@ -146,7 +146,7 @@ def _timed(engine: Engine, recipe: Recipe, cache: TokenCache, rounds: int) -> li
     """Seconds of a step in each stage, the quickest of so many."""
     rows = Rows(recipe, cache, engine.world)
     quickest = []
-    with rows.loader(Timetable(len(recipe.stages), tuple(recipe.stages))) as loader:
+    with rows.loader(Timetable.one_step_each(recipe.stages)) as loader:
         for stage in recipe.stages:
             batches = loader.read(0, stage.batch_tokens // recipe.model.context, stage.length)
             times = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, cast
+from typing import cast
 
 import torch
 
@@ -11,7 +11,7 @@ from ingot.data.loader import TokenBatch
 from ingot.engine.engine import Engine
 from ingot.engine.memory import SPARE, available, fitting_rows, survives
 from ingot.errors import UserError
-from ingot.estimate.devices import Device
+from ingot.estimate.devices import Device, kind_of
 from ingot.estimate.memory import fitting, works
 from ingot.model.architecture import Architecture
 from ingot.model.memory import Precision, Work
@@ -32,7 +32,7 @@ def fitted(
     if recipe.memory.micro_batch != "auto":
         return recipe
     device, ranks = engine.world.device, engine.world.size
-    kind: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
+    kind = kind_of(device)
     here = Device(device.type, kind, memory=0.0, peaks={})
 
     def plan(blocks: int | None) -> list[Work]:

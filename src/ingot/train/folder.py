@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from ingot.checkpoint.store import FOLDER, Checkpoints
+from ingot.checkpoint.store import FOLDER, Checkpoints, lock_of
 from ingot.config import to_yaml
 from ingot.errors import UserError
 from ingot.files import disk_errors, make_folder, write_atomically
@@ -26,12 +26,9 @@ FREE_IN_TRAIN = {"duration", "settled", "precision", "compile", "save_every", "k
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run against a second process. Raises UserError when another one has it.
-
-    The lock lies beside the folder, which may be moved aside while it is held.
-    """
+    """Hold the run against a second process. Raises UserError when another one has it."""
     make_folder(folder.parent)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    lock = lock_of(folder)
     try:
         with disk_errors(folder):
             lock.acquire(timeout=0)

@@ -206,10 +206,8 @@ class Run:
             parts.engine, recipe, parts.meter, again=bool(parts.state.step)
         )
         if steps is None:
-            any_timetable = Timetable(len(recipe.stages), tuple(recipe.stages))  # only the shapes of the rows count
-            steps = parts.world.agreed(
-                measured_steps(parts.engine, parts.rows.loader(any_timetable), recipe, parts.meter)
-            )
+            loader = parts.rows.loader(Timetable.one_step_each(recipe.stages))
+            steps = parts.world.agreed(measured_steps(parts.engine, loader, recipe, parts.meter))
             recipe.schedule.check(steps)
         parts.recipe = recipe.with_training(
             settled=f"{steps} steps for {recipe.train.duration}",

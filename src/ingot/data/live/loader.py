@@ -171,14 +171,17 @@ def _close_all(feeds: dict[int, Feed]) -> None:
 
 def _tensors(state: dict[str, Any]) -> dict[str, Any]:
     """A feed's state as a checkpoint can hold it."""
-    lanes = [{key: _tensor(value) for key, value in lane.items()} for lane in state[SLOT]]
-    return {SLOT: lanes, READY: _tensor(state[READY])}
+    return _converted(state, _tensor)
 
 
 def _arrays(state: Mapping[str, Any]) -> dict[str, Any]:
     """A feed's state as `_tensors` had it."""
-    lanes = [{key: _array(value) for key, value in lane.items()} for lane in state[SLOT]]
-    return {SLOT: lanes, READY: _array(state[READY])}
+    return _converted(state, _array)
+
+
+def _converted(state: Mapping[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
+    lanes = [{key: convert(value) for key, value in lane.items()} for lane in state[SLOT]]
+    return {SLOT: lanes, READY: convert(state[READY])}
 
 
 def _tensor(value: Any) -> Any:

@@ -38,15 +38,10 @@ class Benchmark:
         Raises UserError for a task without records.
         """
         records = list(self.records())
-        tally.found += len(records)
         if not records:
             raise UserError("this task has no items", where=self.name, mend="look at its file")
-        chosen = records
-        if limit is not None and limit < len(records):
-            chosen = [records[number * len(records) // limit] for number in range(limit)]
-            tally.skip("outside the slice", len(records) - limit)
         items = []
-        for record in chosen:
+        for record in (records[place] for place in tally.spread(len(records), limit)):
             try:
                 if isinstance(record, str):
                     raise Unusable(record)
