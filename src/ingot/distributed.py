@@ -277,12 +277,16 @@ def _is_lost_peer(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or any(word in str(error) for word in LOST)
 
 
+def is_first() -> bool:
+    """Whether a launcher counts this process as its first, or there is none: asked before the processes have met."""
+    return environment("RANK", "0") == "0"
+
+
 def fails_first() -> bool:
     """Whether this process is the first of its group to say that it fails, and so the one to say why; asked once.
 
     Before the group has met, that is the first rank: a mistake in a recipe is the same on all of them.
     """
-    rank = int(environment("RANK", "0"))
     if "torch" in sys.modules:  # which is not loaded to learn that it has not been used
         import torch.distributed as dist
 
@@ -291,4 +295,4 @@ def fails_first() -> bool:
                 return dist.distributed_c10d._get_default_store().add("ingot/failed", 1) == 1
             except RuntimeError:  # the process that kept the store has gone, and has said why
                 return False
-    return rank == 0
+    return is_first()

@@ -91,7 +91,7 @@ class Evaluation(Config):
     tasks_items: int = Field(default=100, gt=0)
     """items of each task, evenly spread; `ingot evaluate` scores all of them"""
 
-    _parses = field_validator("every", "tasks_every")(classmethod(lambda cls, text: Every.parse(text) and text))
+    _parses = field_validator("every", "tasks_every", mode="before")(classmethod(lambda cls, text: Every.spelled(text)))
 
 
 class EarlyStopping(Config):
@@ -128,7 +128,7 @@ class Samples(Config):
     temperature: float = Field(default=0.8, ge=0)
     """0 takes the likeliest token each time"""
 
-    _parses = field_validator("every")(classmethod(lambda cls, text: Every.parse(text) and text))
+    _parses = field_validator("every", mode="before")(classmethod(lambda cls, text: Every.spelled(text)))
 
 
 class Training(Config):
@@ -153,8 +153,8 @@ class Training(Config):
     keep: int = Field(default=2, ge=1)
     """checkpoints to keep beside the best and the tagged ones"""
 
-    _parses = field_validator("save_every")(classmethod(lambda cls, text: Every.parse(text) and text))
-    _lasts = field_validator("duration")(classmethod(lambda cls, text: Duration.parse(text) and text))
+    _parses = field_validator("save_every", mode="before")(classmethod(lambda cls, text: Every.spelled(text)))
+    _lasts = field_validator("duration", mode="before")(classmethod(lambda cls, text: Duration.spelled(text)))
 
     @property
     def steps(self) -> int | None:

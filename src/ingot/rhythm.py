@@ -31,6 +31,12 @@ class Duration:
         unit: Any = match[3].replace("tokens", "token").removesuffix("s")
         return cls(float(match[1]) * _SCALE[match[2]], unit)
 
+    @classmethod
+    def spelled(cls, value: Any) -> str:
+        """`value` as it is written in a recipe, once `parse` has read it: a bare number is told the forms, too."""
+        cls.parse(str(value))
+        return str(value)
+
 
 @dataclass(frozen=True)
 class Every:
@@ -48,6 +54,12 @@ class Every:
             raise ValueError(f"{text!r} is no rhythm; write it as '100 steps', '10%' (of the run), 'epoch' or 'never'")
         epochs = int(match[3] or 1) if match[4] else 0
         return cls(int(match[1] or 0), Fraction(match[2] or 0) / 100, epochs)
+
+    @classmethod
+    def spelled(cls, value: Any) -> str:
+        """As `Duration.spelled`."""
+        cls.parse(str(value))
+        return str(value)
 
     def due(self, step: int, steps: int, epochs: tuple[int, int]) -> bool:
         """Whether it falls due right after `step` of `steps`; a share or an epoch does at the step that completes it.

@@ -23,7 +23,7 @@ def parts(world: World, fails: int | None = None) -> Parts:
 
     def write(path: Path) -> None:
         if world.rank == fails:
-            path.mkdir() if world.main else path.write_text("half")
+            path.mkdir(exist_ok=True) if world.main else path.write_text("half")  # the other may have made it
             raise UserError("no more room", where=f"rank {world.rank}")
         save_state(path, state, size=world.size) if world.main else save_rows(path, state)
 

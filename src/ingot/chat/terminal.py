@@ -32,7 +32,8 @@ def talk(model: LanguageModel, sampling: Sampling, system: str = "") -> None:
     """
     session, interactive = Session(model, sampling, system), sys.stdin.isatty()
     if not model.tuned:
-        told = f"{model.name} was not tuned on conversations: it will go on writing rather than answer"
+        told = f"{model.name} was not tuned on conversations: it will go on writing rather than answer; "
+        told += f"a recipe with `start: {model.name}` and conversations, such as demo-chat, tunes it"
         print(told, file=sys.stderr)
     if interactive:
         print(f"{model.name}, context {model.context:,} tokens. /help lists the commands, Ctrl-D leaves.\n")

@@ -32,8 +32,12 @@ def resolve(reference: str, runs: Path) -> Path:
     """
     if checkpoint := find(reference, runs):
         return checkpoint.model
-    if os.path.isdir(reference):  # unlike Path's, it takes any text for an answer: a prompt may stand here by mistake
+    name = reference.partition("@")[0]
+    begun = os.path.isfile(os.path.join(runs, name, "recipe.yaml"))  # unlike Path's, it takes any text: a prompt, say
+    if os.path.isdir(reference) and (not begun or "config.json" in os.listdir(reference)):
         return _model_in(Path(reference).resolve())
+    if begun:
+        raise UserError(f"{name!r} has no checkpoint yet", where=str(runs / name), mend="wait for one, or train it")
     shown = reference if len(reference) <= LONGEST_SHOWN else f"{reference[:LONGEST_SHOWN]}…"
     known = [*run_names(runs), *(name for _, checkpoint in _every(runs) for name in checkpoint.manifest.tags)]
     if not known:

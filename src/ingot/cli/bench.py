@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.types import PositiveFloat, PositiveInt
 
 from ingot.cli.app import family
 
@@ -13,7 +14,7 @@ bench = family("bench", "Measure this machine against its ceilings, and against 
 
 @bench.command(name="train", usage="Usage: ingot bench train [--seconds SECONDS]")
 def time_training(
-    seconds: Annotated[float, Parameter(help="time to measure for, all contenders together")] = 60.0,
+    seconds: Annotated[PositiveFloat, Parameter(help="time to measure for, all contenders together")] = 60.0,
 ) -> None:
     """Training throughput beside plain PyTorch and transformers, as shares of this machine's matmul peak."""
     from ingot.bench.train import bench_train
@@ -23,8 +24,10 @@ def time_training(
 
 @bench.command(name="prepare", usage="Usage: ingot bench prepare [--megabytes MEGABYTES] [--rounds ROUNDS]")
 def time_preparing(
-    megabytes: Annotated[float, Parameter(help="text to prepare; below 64, ingot starts no second process")] = 120.0,
-    rounds: Annotated[int, Parameter(help="times that each contender prepares it")] = 3,
+    megabytes: Annotated[
+        PositiveFloat, Parameter(help="text to prepare; below 64, ingot works alone")
+    ] = 120.0,
+    rounds: Annotated[PositiveInt, Parameter(help="times that each contender prepares it")] = 3,
 ) -> None:
     """Making a token cache beside tiktoken, nanoGPT's way and tokenizers, and what reading it costs a step."""
     from ingot.bench.prepare import bench_prepare
@@ -35,7 +38,7 @@ def time_preparing(
 @bench.command(name="generate", usage="Usage: ingot bench generate [--shape SHAPE] [--seconds SECONDS]")
 def time_generating(
     shape: Annotated[str, Parameter(help="the model's size: 135M or 15M parameters, drawn at random")] = "135M",
-    seconds: Annotated[float, Parameter(help="time to measure for, all contenders together")] = 120.0,
+    seconds: Annotated[PositiveFloat, Parameter(help="time to measure for, all contenders together")] = 120.0,
 ) -> None:
     """Writing and reading text beside transformers and llama.cpp, with the same weights."""
     from ingot.bench.generate import bench_generate

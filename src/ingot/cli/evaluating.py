@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.types import PositiveInt
 
 from ingot.cli.app import ModelName, app
 
@@ -38,8 +39,8 @@ def evaluate(
         list[Literal["text", "tasks", "quality", "speed"]] | None,
         Parameter(help="parts to do; none: all", consume_multiple=True),
     ] = None,
-    documents: Annotated[int | None, Parameter(help="documents of a text to score at most")] = None,
-    items: Annotated[int | None, Parameter(help="items of a task to score, evenly spread; none: all")] = None,
+    documents: Annotated[PositiveInt | None, Parameter(help="documents of a text to score at most")] = None,
+    items: Annotated[PositiveInt | None, Parameter(help="items of a task to score, evenly spread; none: all")] = None,
     precision: Annotated[
         Literal["fp32", "bf16"], Parameter(help="of the matrix products of texts and tasks; bf16: sooner, rounded")
     ] = "fp32",

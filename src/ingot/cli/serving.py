@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.types import PositiveInt, UInt16
 
 from ingot.cli.app import app
 
@@ -21,13 +22,15 @@ def serve(
     /,
     *more: Annotated[str, Parameter(name="MODEL", help="more of them, to compare")],
     host: Annotated[str, Parameter(help="address to listen on; beyond loopback only with --keys")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="0: any that is free")] = 8000,
+    port: Annotated[UInt16, Parameter(help="0: any that is free")] = 8000,
     keys: Annotated[Path | None, Parameter(help="a file of API keys, one a line; without it, no key is needed")] = None,
     slots: Annotated[int, Parameter(help="answers that each model writes at once")] = 16,
     queue: Annotated[int, Parameter(help="answers that wait for a slot; past it, clients are told to come later")] = 64,
     seconds: Annotated[float, Parameter(help="the longest that one request may take")] = 300,
     tokens: Annotated[int | None, Parameter(help="tokens of one answer at most; none: as the context holds")] = None,
-    context: Annotated[int | None, Parameter(help="tokens of prompt and answer; none: as the model reads")] = None,
+    context: Annotated[
+        PositiveInt | None, Parameter(help="tokens of prompt and answer; none: as the model reads")
+    ] = None,
     drain: Annotated[float, Parameter(help="seconds that open answers have when the server is told to stop")] = 30,
     quantize: Annotated[Literal["int8", "int4"] | None, Parameter(help="smaller weights, faster on a CPU")] = None,
     runs: Annotated[Path, Parameter(help="folder of all runs")] = Path("runs"),

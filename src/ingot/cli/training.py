@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.types import NonNegativeFloat, PositiveInt
 
 from ingot.cli.app import Overrides, RecipeName, app
 
@@ -34,8 +35,8 @@ def plan(
     /,
     *overrides: Overrides,
     device: Annotated[str, Parameter(help="a GPU such as H100, T4 or RTX-4090; none: what this machine has")] = "",
-    devices: Annotated[int, Parameter(help="how many of them share the work")] = 1,
-    price: Annotated[float | None, Parameter(help="of an hour of one device, in any currency")] = None,
+    devices: Annotated[PositiveInt, Parameter(help="how many of them share the work")] = 1,
+    price: Annotated[NonNegativeFloat | None, Parameter(help="of an hour of one device, in any currency")] = None,
 ) -> None:
     """What a recipe will need: parameters, FLOPs, memory, disk, time, cost. Starts nothing."""
     from ingot.plan import plan

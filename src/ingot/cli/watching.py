@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.types import UInt16
 
 from ingot.cli.app import app
 
@@ -15,7 +16,7 @@ def dashboard(
     *,
     runs: Annotated[Path, Parameter(help="folder of all runs")] = Path("runs"),
     host: Annotated[str, Parameter(help="address to listen on; beyond loopback only with --public")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="0: any that is free")] = 8001,
+    port: Annotated[UInt16, Parameter(help="0: any that is free")] = 8001,
     public: Annotated[bool, Parameter(help="let others read all runs: there is no key and no encryption")] = False,
     open: Annotated[bool, Parameter(help="open it in this machine's browser")] = False,
 ) -> None:

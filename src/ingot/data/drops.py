@@ -43,10 +43,9 @@ def nothing_left(where: str, dropped: Mapping[str, dict[str, Any]], held_out: in
     if held_out:
         fates.append(f"{held_out:,} held out")
     mend = "give it text"
-    if held_out and not dropped:
-        mend = (
-            'data.held_out.share=0 trains on all; a separator such as "\\n\\n" makes documents of a file\'s paragraphs'
-        )
+    if held_out:
+        cut = r'data.sources.0.separator="\n\n" makes documents of the paragraphs of its files'
+        mend = f"data.held_out.share=0 trains on all; {cut}"
     return UserError(
         f"no document is left to train on ({', '.join(fates) or 'there is no record'})", where=where, mend=mend
     )

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ingot.config import Choice, Config
 from ingot.data.conversations import as_record
@@ -73,7 +73,9 @@ class Texts(Config):
     """Field of a record that holds the text, or a conversation; empty: found by itself (text, content, message, body,
     output, else messages or conversations)."""
     separator: str = ""
-    """What stands between documents in a .txt file, such as a blank line; empty: a file is one document."""
+    """What stands between documents in a .txt file, such as `\\n\\n`, a blank line; empty: a file is one document."""
+
+    _typed = field_validator("separator")(classmethod(lambda cls, text: text.replace(r"\n", "\n").replace(r"\t", "\t")))
 
 
 class FileSource(Source):

@@ -6,12 +6,19 @@ imported. As a program it is `lm_eval` with the model `ingot`; in Python `import
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import lm_eval.models  # noqa: F401  (its own models first: it looks for them only while none is known)
 import numpy as np
+
+try:
+    import lm_eval.models  # noqa: F401  (its own models first: it looks for them only while none is known)
+except ModuleNotFoundError:
+    if __name__ != "__main__":
+        raise
+    sys.exit("ingot: lm_eval is not installed; pip install 'ingot[eval]'")
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
+from pathlib import Path
 from typing import cast
 
 import ingot
@@ -119,7 +121,8 @@ def say_what_next(parts: Parts) -> None:
     if parts.state.step:
         prompt = next(iter(parts.recipe.samples.prompts), "The")
         talk, write = f"ingot chat {parts.recipe.name}", f'ingot generate {parts.recipe.name} "{prompt}"'
-        parts.meter.say(f"try it:    {talk if parts.chat else write}")
+        where = "" if parts.recipe.runs == Path("runs") else f" --runs {shlex.quote(str(parts.recipe.runs))}"
+        parts.meter.say(f"try it:    {talk if parts.chat else write}{where}")
     parts.meter.say(f"report:    {parts.recipe.folder / 'report.html'}")
 
 

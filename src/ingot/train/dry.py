@@ -14,7 +14,7 @@ from rich.console import Console
 from ingot.data.cache import TokenCache
 from ingot.data.prepare import prepare
 from ingot.data.source import Source
-from ingot.distributed import World
+from ingot.distributed import World, is_first
 from ingot.engine.engine import Engine
 from ingot.engine.parallel import Automatic
 from ingot.engine.precision import choose_precision
@@ -47,8 +47,8 @@ def dry_run(recipe: Recipe, *, longest: float = LONGEST) -> None:
     The step is the recipe's own where that fits and takes no longer than `longest` seconds; else a small copy's.
     Nothing is left behind.
     """
-    say: Say = Console(highlight=False, markup=False, soft_wrap=True).print
     world = World.alone()
+    say: Say = Console(highlight=False, markup=False, soft_wrap=True, quiet=not is_first()).print
     vocabulary = vocabulary_of(recipe)
     trial = recipe.model.with_vocabulary(vocabulary)
     device = this_device(world.device, choose_precision(recipe.train.precision, trial, world, say))

@@ -11,6 +11,7 @@ from typing import Any
 from ingot.config import nearest, parse_yaml, validate
 from ingot.errors import UserError
 from ingot.evaluate.tasks.benchmark import Benchmark
+from ingot.evaluate.tasks.packaged import check_installed
 from ingot.evaluate.tasks.standard import STANDARD
 from ingot.evaluate.tasks.task import Task
 
@@ -18,12 +19,16 @@ TABLE = ("data", "source")  # keys of the YAML beside those of the task
 
 
 def find(names: Iterable[str]) -> list[Benchmark]:
-    """The tasks of those names, or in those folders. Raises UserError with the nearest name for an unknown one."""
+    """The tasks of those names, or in those folders. Raises UserError with the nearest name for an unknown one.
+
+    Raises it too where the package of the standard ones is missing: before anything else is done.
+    """
     return [_find(name) for name in dict.fromkeys(names)]
 
 
 def _find(name: str) -> Benchmark:
     if name in STANDARD:
+        check_installed()
         return STANDARD[name]
     path = Path(name).expanduser()
     if path.is_dir():

