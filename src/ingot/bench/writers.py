@@ -55,6 +55,7 @@ def _transformers(folder: Path, numbers: str, context: int) -> Write:
     """As its users call it: with its default cache, and not compiled."""
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[numbers]
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
