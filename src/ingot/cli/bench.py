@@ -24,9 +24,7 @@ def time_training(
 
 @bench.command(name="prepare", usage="Usage: ingot bench prepare [--megabytes MEGABYTES] [--rounds ROUNDS]")
 def time_preparing(
-    megabytes: Annotated[
-        PositiveFloat, Parameter(help="text to prepare; below 64, ingot works alone")
-    ] = 120.0,
+    megabytes: Annotated[PositiveFloat, Parameter(help="text to prepare; below 64, ingot works alone")] = 120.0,
     rounds: Annotated[PositiveInt, Parameter(help="times that each contender prepares it")] = 3,
 ) -> None:
     """Making a token cache beside tiktoken, nanoGPT's way and tokenizers, and what reading it costs a step."""
