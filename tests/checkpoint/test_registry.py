@@ -91,6 +91,22 @@ def test_without_any_model_the_mend_is_to_train_one(tmp_path: Path, runs: Path):
         resolve(str(tmp_path), runs)
 
 
+def test_a_begun_run_without_a_checkpoint_says_to_wait(runs: Path):
+    (runs / "tales").mkdir()
+    (runs / "tales" / "recipe.yaml").touch()
+    with pytest.raises(UserError, match=r"'tales' has no checkpoint yet.*wait for one"):
+        resolve("tales", runs)
+
+
+def test_a_folder_that_holds_a_recipe_too_is_the_model_in_it(runs: Path, tmp_path: Path):
+    for folder in (runs / "demo", tmp_path / "foreign"):
+        folder.mkdir(exist_ok=True)
+        (folder / "recipe.yaml").touch()
+    (tmp_path / "foreign" / "config.json").touch()
+    assert resolve(str(runs / "demo"), runs) == model(runs, "demo", 1200)
+    assert resolve(str(tmp_path / "foreign"), runs) == tmp_path / "foreign"
+
+
 def test_a_damaged_model_is_passed_over_with_a_warning_or_refused_by_name(runs: Path, caplog: pytest.LogCaptureFixture):
     weights = model(runs, "demo", 1200) / "model.safetensors"
     weights.write_bytes(b"wrights")

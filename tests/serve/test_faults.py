@@ -163,13 +163,21 @@ def test_no_other_site_may_ask(http):
     assert (forged.status_code, error_of(forged)["code"]) == (403, "unknown_host")
 
 
-def test_health_and_metrics_tell_how_it_is(http):
-    http.post(CHAT, json={"messages": HELLO, "max_tokens": 5})
-    assert http.get("/health").json()["models"].keys() == {"tiny", "other"}
+def metrics_of(http) -> dict[str, float]:
     lines = http.get("/metrics").text.splitlines()
-    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    assert float(values['ingot_requests_total{endpoint="chat",outcome="ok"}']) >= 1
-    assert float(values['ingot_generated_tokens_total{model="tiny"}']) >= 5
-    assert float(values['ingot_time_to_first_token_seconds_count{model="tiny"}']) >= 1
-    assert values['ingot_slots{model="tiny"}'] == "4.0"
-    assert values['ingot_busy_slots{model="tiny"}'] == values['ingot_queue_length{model="tiny"}'] == "0.0"
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
+def test_health_and_metrics_tell_how_it_is(http):
+    assert http.get("/health").json()["models"].keys() == {"tiny", "other"}
+    http.post(CHAT, json={"messages": HELLO, "max_tokens": 1})  # a first request names the endpoint
+    before = metrics_of(http)
+    usage = http.post(CHAT, json={"messages": HELLO, "max_tokens": 5}).json()["usage"]  # it may end before the fifth
+    after = metrics_of(http)
+    grown = {name: after[name] - before[name] for name in before}
+    assert grown['ingot_requests_total{endpoint="chat",outcome="ok"}'] == 1
+    assert grown['ingot_prompt_tokens_total{model="tiny"}'] == usage["prompt_tokens"] > 0
+    assert grown['ingot_generated_tokens_total{model="tiny"}'] == usage["completion_tokens"] > 0
+    assert grown['ingot_time_to_first_token_seconds_count{model="tiny"}'] == 1
+    assert after['ingot_slots{model="tiny"}'] == 4
+    assert after['ingot_busy_slots{model="tiny"}'] == after['ingot_queue_length{model="tiny"}'] == 0

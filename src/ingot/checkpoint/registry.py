@@ -33,7 +33,8 @@ def resolve(reference: str, runs: Path) -> Path:
     if checkpoint := find(reference, runs):
         return checkpoint.model
     name = reference.partition("@")[0]
-    begun = os.path.isfile(os.path.join(runs, name, "recipe.yaml"))  # unlike Path's, it takes any text: a prompt, say
+    # Only a plain name can be a run's: `runs / "/a/folder"` is that folder. Unlike Path's, isfile takes any text.
+    begun = os.path.basename(name) == name and os.path.isfile(os.path.join(runs, name, "recipe.yaml"))
     if os.path.isdir(reference) and (not begun or "config.json" in os.listdir(reference)):
         return _model_in(Path(reference).resolve())
     if begun:
