@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib import metadata
 from types import SimpleNamespace
+from typing import NoReturn, get_type_hints
 
 import pytest
 
 from ingot.chat.context import DEFAULTS
-from ingot.cli import generating, run
+from ingot.cli import chatting, generating, run, serving
 from ingot.cli.sampling import ChatOptions, SamplingOptions
-from ingot.errors import UserError
+from ingot.config import explain
+from ingot.data.corpora import CORPORA
+from ingot.errors import Stopped, UserError
 from ingot.generate.sampling import Sampling
 from ingot.generate.token import Generation
-from ingot.train.stop import Stopped
+from ingot.generate.weights import Quantize
+from ingot.recipe import Recipe
 
 
 @pytest.mark.parametrize(
@@ -76,16 +81,25 @@ def test_what_is_shown_reads_back_as_the_same_recipe(tmp_path, capsys):
 
 def test_explain_keeps_to_the_keys_asked_for(capsys):
     assert run(["recipes", "explain", "train."]) == 0
-    head, *rows = capsys.readouterr().out.splitlines()
-    assert head.split() == ["key", "type", "default", "meaning"]
-    assert rows
-    assert all(row.startswith("train.") for row in rows)
+    heads = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert heads and all(line.startswith("train.") for line in heads)
 
 
 def test_explain_writes_defaults_as_a_recipe_would(capsys):
     assert run(["recipes", "explain"]) == 0
     shown = capsys.readouterr().out
-    assert not re.search(r"\b(True|False|None)\b|\(\d|\('", "\n".join(line[:90] for line in shown.splitlines()))
+    heads = [line for line in shown.splitlines() if not line.startswith(" ")]
+    assert not re.search(r"\b(True|False|None)\b|\(\d|\('", "\n".join(heads))
+
+
+@pytest.mark.parametrize("verb", ["explain", "corpora"])
+def test_what_is_not_read_in_a_terminal_is_as_wide_as_a_page_and_whole(verb, capsys):
+    assert run(["recipes", verb]) == 0
+    shown = capsys.readouterr().out
+    assert all(len(line) <= 100 and line == line.rstrip() for line in shown.splitlines())
+    meanings = [key.meaning for key in explain(Recipe)] if verb == "explain" else [one.note for one in CORPORA.values()]
+    whole = " ".join(shown.split()).lower()
+    assert all(" ".join(meaning.split()).lower() in whole for meaning in meanings)
 
 
 def test_a_generate_option_that_does_not_fit_is_not_sent_to_the_recipes(capsys):
@@ -130,6 +144,33 @@ def test_a_prompt_that_is_refused_is_not_written(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "ingot: the prompt is too long\n")
 
 
+def test_every_verb_that_writes_text_reads_weights_in_every_format():
+    for verb in (generating.generate, chatting.chat, serving.serve):
+        assert get_type_hints(verb)["quantize"] == Quantize | None
+
+
+def test_a_missing_model_is_told_before_a_missing_package(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.metadata.distribution", missing)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for arguments in (["evaluate", "nothing", "--tasks", "piqa"], ["serve", "nothing"]):
+        assert run([*arguments, "--runs", str(tmp_path)]) == 2
+        assert capsys.readouterr().err.startswith("ingot: there is no model 'nothing'")
+
+
+def missing(name: str) -> NoReturn:
+    raise metadata.PackageNotFoundError(name)
+
+
+def test_ctrl_c_is_how_a_dashboard_ends(tmp_path, monkeypatch, capsys):
+    def interrupted(server):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ingot.dashboard.server.Dashboard.serve_forever", interrupted)
+    assert run(["dashboard", "--runs", str(tmp_path), "--port", "0"]) == 130
+    said = capsys.readouterr()
+    assert said.out.endswith("\nstopped\n") and said.err == ""
+
+
 @pytest.mark.parametrize(("end", "said"), [(KeyboardInterrupt, "ingot: interrupted\n"), (Stopped, "")])
 def test_a_ctrl_c_exits_with_130_and_is_answered_once(end, said, monkeypatch, capsys):
     def demo(*_):
@@ -167,5 +208,5 @@ def test_preparing_does_without_pytorch(tmp_path):
 def test_a_reader_that_leaves_early_is_no_error():
     command = f"{sys.executable} -m ingot recipes explain | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    assert done.stdout.startswith("key")
+    assert done.stdout == "name  str needed\n"
     assert done.stderr == ""

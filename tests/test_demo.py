@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from ingot.demo import demo, recipes
-from ingot.errors import UserError
+from ingot.errors import Stopped, UserError
 from ingot.train.loop import Loop, State
-from ingot.train.stop import Stopped
 
 SHORT = ["model.layers=1", "model.hidden_size=32", "model.heads=2", "model.context=64", "tokenizer.vocabulary=400"]
 SHORT += ["train.batch_tokens=128", "train.duration=3 steps", "evaluation.max_tokens=200", "samples.max_new_tokens=4"]

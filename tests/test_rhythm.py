@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args, get_type_hints
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,13 @@ def due(text: str, steps: int) -> list[int]:
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ValueError, match="is no duration"):
         Duration.parse(text)
+
+
+@given(st.integers(1, 10**12) | st.floats(0.01, 1000), st.sampled_from(get_args(get_type_hints(Duration)["unit"])))
+def test_a_duration_is_written_as_it_is_read(amount, unit):
+    duration = Duration(amount, unit)
+    read = Duration.parse(str(duration * 4))
+    assert read.unit == unit and read.amount == pytest.approx(4 * amount, rel=1e-14)
 
 
 @pytest.mark.parametrize("text", ["", "5", "0 steps", "0 epochs", "epoch 2", "sometimes", "-1 %"])

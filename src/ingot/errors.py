@@ -1,4 +1,4 @@
-"""The one error that a user sees: what went wrong, where, and what mends it."""
+"""How a command ends early: by the one error that a user sees, or by Ctrl-C that was heard and answered."""
 
 from __future__ import annotations
 
@@ -18,3 +18,7 @@ class UserError(Exception):
         if self.mend:
             line = f"{line}; {self.mend}"
         return " ".join(line.split())
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C that took effect once all was saved or answered, and said so: nothing is left to say."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, Self
 
@@ -36,6 +36,15 @@ class Duration:
         """`value` as it is written in a recipe, once `parse` has read it: a bare number is told the forms, too."""
         cls.parse(str(value))
         return str(value)
+
+    def __mul__(self, times: int) -> Self:
+        """So many times as long."""
+        return replace(self, amount=self.amount * times)
+
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        counted, *rest = self.unit.split()
+        return " ".join([f"{self.amount:.15g} {counted}s", *rest])
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from ingot.chat.context import Message, Prompt
-from ingot.chat.session import Session
+from ingot.chat.session import SETTINGS, Session
 from ingot.errors import UserError
 from ingot.generate.sampling import Sampling
 
@@ -80,15 +81,36 @@ def test_settings_are_shown_set_and_checked(session: Session):
     assert session.command("max 12") == "max 12" and session.sampling.max_new_tokens == 12
     assert session.command("seed none") == "seed none" and session.sampling.seed is None
     for line, told in (
-        ("temperature -1", "/temperature: temperature: input should be greater"),
-        ("top_k many", "/top_k: top_k: input should be a valid integer"),
-        ("max [", "/max: not valid YAML"),
+        ("temperature hot", "/temperature: it must be a number, 0 or above, not 'hot'$"),
+        ("top_k 1.5", "/top_k: it must be a whole number, 0 or above, not '1.5'$"),
+        ("max [", r"/max: it must be a whole number, 1 or above, not '\['$"),
         ("temprature 1", r"there is no command /temprature; did you mean '/temperature'\? A message may begin with //"),
         ("save", r"a file is needed; such as /save talk.json"),
     ):
         with pytest.raises(UserError, match=told):
             session.command(line)
     assert session.sampling.temperature == 0.25
+
+
+VALUES = {  # of each setting: some that fit, and some that do not, as near to them as can be
+    "temperature": (["0", "9e9"], ["-1e-9"]),
+    "top_k": (["0", "1000000"], ["-1", "0.5"]),
+    "top_p": (["1e-9", "1"], ["0", "1.000001"]),
+    "min_p": (["0", "1"], ["-1e-9", "1.000001"]),
+    "repetition_penalty": (["0.01", "100"], ["0.009", "100.1"]),
+    "seed": (["0", "none", "1000000"], ["-1", "0.5"]),
+    "max": (["1", "1000000"], ["0", "1.5"]),
+}
+
+
+@pytest.mark.parametrize("word", SETTINGS)
+def test_what_a_setting_may_be_is_what_is_said_of_it(session: Session, word: str):
+    fitting, others = VALUES[word]
+    for value in fitting:
+        session.command(f"{word} {value}")
+    for value in [*others, "hot", "{"]:
+        with pytest.raises(UserError, match=f"^/{word}: it must be a .*, not '{re.escape(value)}'$"):
+            session.command(f"{word} {value}")
 
 
 def test_reset_and_system(session: Session, parrot: Parrot):

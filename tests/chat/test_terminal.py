@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from ingot.chat.context import Prompt
+from ingot.chat.terminal import talk
 from ingot.chat.typed import Piped, said
 from ingot.cli import run
+from ingot.generate.sampling import Sampling
 from ingot.language_model import LanguageModel
 
 
@@ -73,6 +76,37 @@ def test_a_model_that_was_never_tuned_says_so_and_talks(runs: Path, monkeypatch,
     written = capsys.readouterr()
     assert written.out
     assert written.err.startswith("plain was not tuned on conversations: it will go on writing rather than answer; ")
+
+
+class Talker:
+    """Stands for a model: says a few long words, and is stopped in the middle of the last."""
+
+    name, tuned, context = "talker", True, 96
+
+    def prompt(self, messages, sampling):
+        return Prompt([], 0)
+
+    def answer(self, prompt, sampling):
+        yield from ("Con", "stitution and leg", "islature, \x1b[2J", "gov")
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("screen", "shown"),
+    [
+        (True, "Constitution\nand\nlegislature,\n\N{REPLACEMENT CHARACTER}[2Jgov"),
+        (False, "Constitution and legislature, \x1b[2Jgov"),
+    ],
+)
+def test_an_answer_is_broken_between_words_where_it_is_read_and_shown_to_where_it_stops(
+    monkeypatch, capsys, screen: bool, shown: str
+):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hi\n")))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: screen)
+    monkeypatch.setenv("COLUMNS", "14")
+    with pytest.raises(KeyboardInterrupt):
+        talk(Talker(), Sampling())
+    assert capsys.readouterr().out == shown
 
 
 class Terminal:

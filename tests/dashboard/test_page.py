@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from made_up_runs import (
     START,
     add_checkpoint,
     add_evaluation,
-    finished_records,
     lines,
     train_records,
     validation_record,
@@ -26,7 +24,6 @@ from made_up_runs import (
 from ingot.dashboard.report import write_report
 
 WriteRun = Callable[..., Path]
-PHONE = {"width": 360, "height": 740}
 PALETTES = palettes("ingot.dashboard")
 
 
@@ -106,7 +103,7 @@ def test_smoothing_is_a_mean_that_does_not_lag_at_the_beginning(write_run: Write
 def test_what_a_run_says_appears_by_itself(write_run: WriteRun, watch: Any, visit: Any) -> None:
     folder = write_run([START, *train_records(20)], [])
     page = visit(watch().address, "/run/demo")
-    expect(page.locator(".headline")).to_contain_text("20 of 300 steps. Under way.")
+    expect(page.locator(".headline")).to_contain_text("Under way: 20 of 300 steps.")
     with (folder / "metrics.jsonl").open("a") as file:
         event = {"kind": "health", "step": 41, "reason": PAYLOAD, "blocks": [64, 72]}
         file.write(lines([*train_records(40, first=21), event, validation_record(40)]))
@@ -118,7 +115,7 @@ def test_what_a_run_says_appears_by_itself(write_run: WriteRun, watch: Any, visi
     assert page.locator("blockquote").last.text_content() == PAYLOAD * 2
     assert (page.title(), page.locator("img").count()) == ("demo · ingot", 0)
     expect(page.locator("#moment-name")).to_have_text("Step 40")
-    assert page.locator("[data-part=checkpoints] tr").count() == 1
+    assert page.locator("[data-part=checkpoints] tbody tr").count() == 1
     (folder / "metrics.jsonl").write_text(lines([START, *train_records(7)]))
     expect(page.locator(".headline")).to_contain_text("7 of 300 steps", timeout=15_000)
 
@@ -128,7 +125,7 @@ def test_a_checkpoint_is_verified_on_demand(write_run: WriteRun, watch: Any, vis
     whole, rotten = add_checkpoint(folder, 200, 3.4), add_checkpoint(folder, 300, 3.5)
     (rotten / "model" / "model.safetensors").write_bytes(b"x" * 297_000)
     page = visit(watch().address, "/run/demo")
-    state = page.locator("[data-part=checkpoints] td:last-child span")
+    state = page.locator("[data-part=checkpoints] .files > span")
     assert state.all_text_contents() == ["all there", "all there"]
     for folder in (whole, rotten):
         page.get_by_role("button", name=f"Verify {folder.name}").click()
@@ -178,26 +175,6 @@ def test_the_report_is_the_same_page_in_one_file(write_run: WriteRun, watch: Any
     assert drawn[0] == drawn[1] and len(drawn[0]) > 8
     assert report.locator("[data-verify]").count() == 0
     assert [moment.get_attribute("data-step") for moment in report.locator(".sample[hidden]").all()] == ["100"]
-
-
-@pytest.mark.parametrize("viewport", [PHONE, {"width": 1280, "height": 800}], ids=["phone", "desk"])
-@pytest.mark.parametrize("path", ["/", "/run/demo", "/sweep/study"])
-def test_everything_fits_and_has_a_name(
-    write_run: WriteRun, watch: Any, visit: Any, focusable_names: Any, viewport: dict[str, int], path: str
-) -> None:
-    add_checkpoint(
-        write_run([*finished_records(), {"kind": "outlook", "step": 9, "seconds": 99, "memory": 2e9}]), 300, 3.5
-    )
-    write_run(name="another-run-with-a-name-that-is-rather-long-for-a-phone")
-    study = write_run(name="study/layers-2").parent
-    told = {"name": "layers-2", "values": {"layers": 2}, "state": "finished", "parameters": 1e6, "best_loss": 3.0}
-    (study / "sweep.json").write_text(json.dumps({"keys": {"layers": [2]}, "runs": [told, told | {"parameters": 2e6}]}))
-    page = visit(watch().address, path, viewport=viewport)
-    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
-    for control in page.locator("button:visible, input:visible, select:visible").all():
-        assert control.bounding_box()["height"] >= 13
-    names = focusable_names(page)
-    assert len(names) > 2 and all(names)
 
 
 def test_fifty_long_runs_are_drawn_from_samples_first_and_then_from_all(

@@ -73,7 +73,7 @@ def test_the_verdict_is_the_last_measurement(write_run: WriteRun) -> None:
     loss = 4.5 - 300 / 300
     expected = {
         "bits per byte": f"{loss / 2.86:.3f}",
-        "loss": f"{loss:.3f}",
+        "held-out loss": f"{loss:.3f}",
         "perplexity": f"{math.exp(loss):.1f}",
         "tokens seen": "1.23M",
         "minutes": f"{300 * 0.37 / 60:.1f}",
@@ -179,7 +179,7 @@ def test_a_run_that_was_stopped_goes_on_by_its_own_recipe(write_run: WriteRun) -
     folder = write_run([START, *train_records(20), {"kind": "end", "step": 20, "complete": False}])
     page = reported(folder)
     assert commands(page) == [f"ingot train {folder / 'recipe.yaml'}"]
-    assert "20 of 300 steps" in page.source and "Stopped." in page.source
+    assert "Stopped: 20 of 300 steps." in page.source
     assert (
         dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page.source))["training loss"]
         == f"{train_records(20)[-1]['loss']:.3f}"

@@ -48,6 +48,12 @@ def test_a_source_with_nothing_to_settle_leaves_no_trace(texts: Path, tmp_path: 
     assert not list((tmp_path / "resolved").glob("*.json"))
 
 
+def test_files_are_looked_for_before_the_outside_world_is_asked(asked: list[Hub], tmp_path: Path):
+    with pytest.raises(UserError, match=f"^{tmp_path}/nowhere: there is no such file or folder"):
+        resolve([Hub(dataset="some/text"), Local(path=f"{tmp_path}/nowhere")], tmp_path, print)
+    assert not asked
+
+
 def test_a_damaged_answer_is_named(asked: list[Hub], tmp_path: Path):
     resolve([Hub(dataset="some/text")], tmp_path, str)
     [file] = (tmp_path / "resolved").glob("*.json")

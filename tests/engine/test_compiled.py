@@ -89,6 +89,19 @@ def test_the_compiler_is_told_the_folder_and_the_progress_is_told(folder, compil
     assert names(folder) == ["old.so"], "what is whole stays, and no mark"
 
 
+def test_only_steps_are_compiled(folder, compiler):
+    calls: list[int] = []
+    compiler(lambda: calls.append(1))
+    one = engine()
+    assert compile_kept(one, batches(), folder, lambda count: None) == ""
+    tried = len(calls)
+    with torch.no_grad():  # an evaluation, whose shapes are others
+        one.model(torch.zeros(1, 7, dtype=torch.long))
+    assert len(calls) == tried
+    one.step(batches()[:1], factor=1.0, step=0, seed=1)
+    assert len(calls) == tried + SHAPE.layers
+
+
 def test_what_does_not_load_is_thrown_away_and_made_once_more(folder, compiler):
     broken = folder / "ab" / "old.so"
     broken.write_bytes(b"")

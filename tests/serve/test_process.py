@@ -41,6 +41,13 @@ def test_a_signal_lets_open_answers_end_and_takes_no_new_ones(process, endless):
     assert "Traceback" not in process.popen.stderr.read()
 
 
+def test_ctrl_c_is_how_a_server_ends(process):
+    httpx.get(f"{process.url}/health").raise_for_status()
+    process.popen.send_signal(signal.SIGINT)
+    assert process.popen.wait(60) == 130
+    assert (process.popen.stdout.read(), process.popen.stderr.read()) == ("stopped\n", "")
+
+
 @pytest.mark.slow
 def test_ctrl_c_twice_ends_at_once(process, endless):
     asked = {"prompt": "The", "max_tokens": 2000, "logit_bias": endless, "stream": True, "n": 16}

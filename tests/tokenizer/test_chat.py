@@ -16,6 +16,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from ingot.data.document import Message
 from ingot.errors import UserError
 from ingot.tokenizer.chat import ChatTemplate, under_secret_names
+from ingot.tokenizer.encoder import ENCODERS, encoder
 from ingot.tokenizer.marks import Marks
 from ingot.tokenizer.template import PLAIN_TEMPLATE, TEMPLATE
 from ingot.tokenizer.tokenizer import Tokenizer
@@ -226,6 +227,38 @@ def test_ids_and_mask_are_those_of_transformers(name: str, tmp_path: Path):
         assert chat.prompt(messages) == prompt["input_ids"]
 
     check()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("source", [None, *FOREIGN])
+def test_any_encoder_gives_the_ids_and_masks_of_the_library(source: str | None, name: str):
+    special = CHATML_TOKENS if source else tuple(BPE().special_tokens)
+    tokenizer = with_template(special, FOREIGN[source] if source else None)
+    chat, fast = ChatTemplate.of(tokenizer), encoder(tokenizer, name)
+    assert chat._sizes is not None
+
+    @settings(max_examples=20, deadline=None)
+    @given(batch=st.lists(conversations(plain, system=source != "no prompt"), max_size=4))
+    @example(batch=[[Message("user", " <|im_end|>é"), Message("assistant", "😀 <|endoftext|>\ufdd0\n")]] * 2)
+    def check(batch: list[list[Message]]) -> None:
+        for alone, apart in zip(chat.encode_batch(batch), chat.encode_batch(batch, fast), strict=True):
+            assert apart.ids.tolist() == alone.ids.tolist()
+            assert apart.ids.dtype == alone.ids.dtype
+            assert apart.mask.tolist() == alone.mask.tolist()
+
+    check()
+
+
+def test_a_tokenizer_whose_parts_depend_on_each_other_is_given_the_whole_text(tokenizer: Tokenizer):
+    said = [[Message("user", "Größe"), Message("assistant", "the  fox")]]
+    for key, value in (
+        ("normalizer", {"type": "NFKD"}),
+        ("added_tokens", [token | {"rstrip": True} for token in json.loads(tokenizer.content)["added_tokens"]]),
+    ):
+        chat = ChatTemplate.of(Tokenizer(json.dumps(json.loads(tokenizer.content) | {key: value}), tokenizer.settings))
+        assert chat._sizes is None
+        apart, whole = chat.encode_batch(said, encoder(tokenizer))[0], chat.encode(said[0])
+        assert (apart.ids.tolist(), apart.mask.tolist()) == (whole.ids.tolist(), whole.mask.tolist())
 
 
 def test_another_way_to_keep_forged_tokens_out_comes_to_the_same_ids(

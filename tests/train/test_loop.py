@@ -50,7 +50,10 @@ def test_a_run_that_gains_no_more_ends_with_all_its_figures_and_goes_on_with_mor
     assert validations(folder) == [(2, False), (4, False), (6, False), (6, True)]
     assert Checkpoints(folder).all()[-1].step == 6
     train(recipe_of(tiny, stingy, duration="12 steps"))
-    assert "this run is complete; a larger early_stopping.patience goes on with it" in capsys.readouterr().out
+    assert (
+        "this run is complete, with 6 steps; a larger early_stopping.patience goes on with it"
+        in capsys.readouterr().out
+    )
     train(recipe_of(tiny, "early_stopping={patience: 3, min_gain: 100}", duration="12 steps"))
     assert validations(folder) == [(2, False), (4, False), (6, False), (6, True), (8, False), (8, True)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,13 +15,19 @@ from typing import Any
 
 import pytest
 from courses import assert_same_run, exact_records, records, weights_and_state
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingot.checkpoint.store import Checkpoints
+from ingot.cli import run
 from ingot.engine.native import NativeEngine
 from ingot.errors import UserError
 from ingot.recipe import Recipe
 from ingot.train import settle
+from ingot.train.account import longer
+from ingot.train.loop import State
 from ingot.train.run import train
+from ingot.train.settle import planned_steps
 
 
 def start(recipe: Path, *overrides: str) -> subprocess.Popen[str]:
@@ -181,6 +188,51 @@ def test_longer_minutes_go_by_the_speed_so_far(tiny):
     minutes = 2 * state["seconds"] / 60
     train(Recipe.load(recipe, [f"train.duration={minutes:.9f} minutes"]))
     assert Recipe.load(folder / "recipe.yaml").train.steps == 24
+
+
+def last_said(folder: Path) -> list[str]:
+    """What the last process said of the run, without the times."""
+    lines = [line.partition(" ")[2] for line in (folder / "log.txt").read_text().splitlines()]
+    return lines[max(number for number, line in enumerate(lines) if line.startswith(f"{folder.name}: ")) :]
+
+
+@pytest.mark.parametrize("duration", ["0.01 minutes", "6 steps"])
+def test_a_complete_run_says_so_and_how_it_is_trained_longer_which_works(tiny, duration: str):
+    folder = train(Recipe.load(tiny(), [f"train.duration={duration}", "train.batch_tokens=128"]))
+    assert longer_of(folder)
+    train(Recipe.load(folder / "recipe.yaml"))
+    said = last_said(folder)
+    step = records(folder, "train")[-1]["step"]
+    assert said[2] == f"this run is complete, with {step} steps" and said[3].startswith("try it: ")
+    assert not any("going on" in line for line in said)
+    assert run(longer_of(folder)) == 0
+    assert f"going on from step {step}" in last_said(folder)
+    assert records(folder, "train")[-1]["step"] > step
+
+
+def longer_of(folder: Path) -> list[str]:
+    """The arguments of the command that was told last."""
+    (command,) = [line.removeprefix("longer:") for line in last_said(folder) if line.startswith("longer:")]
+    program, *arguments = shlex.split(command)
+    assert program == "ingot"
+    return arguments
+
+
+@given(st.floats(0.5, 100), st.integers(1, 10_000), st.floats(1, 100_000))
+def test_longer_is_longer_than_the_time_that_was_taken(minutes: float, step: int, seconds: float):
+    state, recipe = (
+        State(step=step, seconds=seconds),
+        Recipe.load("demo").with_training(duration=f"{minutes:.3f} minutes"),
+    )
+    *_, override = shlex.split(longer(recipe, state))
+    more = recipe.with_training(duration=override.removeprefix("train.duration="))
+    steps = planned_steps(more, state, epoch_tokens=1, parameters=1)
+    assert steps and steps >= 2 * step
+
+
+def test_a_run_that_can_not_become_longer_is_told_no_command():
+    recipe = Recipe.load("demo", ["early_stopping.patience=1"])
+    assert longer(recipe, State(step=9)) and not longer(recipe, State(step=9, waited=1))
 
 
 def test_stages_take_the_blocks_one_after_another_even_when_the_run_grows(tiny):

@@ -13,14 +13,14 @@ from ingot.errors import UserError
 from ingot.files import write_atomically
 from ingot.generate.sampling import Sampling
 
-SETTINGS = {  # commands that set an option of sampling
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "repetition_penalty": "repetition_penalty",
-    "seed": "seed",
-    "max": "max_new_tokens",
+SETTINGS = {  # commands that set an option of sampling: the option, and what it may be
+    "temperature": ("temperature", "a number, 0 or above"),
+    "top_k": ("top_k", "a whole number, 0 or above"),
+    "top_p": ("top_p", "a number above 0, at most 1"),
+    "min_p": ("min_p", "a number from 0 to 1"),
+    "repetition_penalty": ("repetition_penalty", "a number from 0.01 to 100"),
+    "seed": ("seed", "a whole number, 0 or above, or none"),
+    "max": ("max_new_tokens", "a whole number, 1 or above"),
 }
 
 
@@ -97,10 +97,13 @@ class Session:
         return COMMANDS[word][0](self, rest.strip())
 
     def _set(self, word: str, text: str) -> str:
-        name = SETTINGS[word]
+        name, allowed = SETTINGS[word]
         if text:
-            value = None if text == "none" else parse_yaml(text, where=f"/{word}")
-            self.sampling = validate(Sampling, self.sampling.to_dict() | {name: value}, where=f"/{word}")
+            try:
+                value = None if text == "none" else parse_yaml(text)
+                self.sampling = validate(Sampling, self.sampling.to_dict() | {name: value}, where="")
+            except UserError:
+                raise UserError(f"it must be {allowed}, not {text!r}", where=f"/{word}") from None
         value = getattr(self.sampling, name)
         return f"{word} {'none' if value is None else f'{value:g}'}"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import Protocol
 
 from ingot.chat.session import Model, Pieces, Session
 from ingot.chat.typed import Piped, Said, Typed, said
+from ingot.chat.wrapping import Wrapping
 from ingot.errors import UserError
 from ingot.generate.sampling import Sampling
 
@@ -57,7 +59,7 @@ def _reply(session: Session, words: Said, interactive: bool) -> None:
     if isinstance(reply, str):
         print(reply, end="\n\n" if interactive and reply else "\n" if reply else "")
         return
-    wrote = _write(reply, interactive)
+    wrote = _write(reply)
     print("" if wrote else "(no answer)")
     if not interactive:
         return
@@ -66,13 +68,14 @@ def _reply(session: Session, words: Said, interactive: bool) -> None:
     print()
 
 
-def _write(pieces: Pieces, interactive: bool) -> bool:
+def _write(pieces: Pieces) -> bool:
     """Write an answer as it comes to be; whether there was any. The rest is given up where Ctrl-C stops it."""
-    wrote = False
+    wrote, lines = False, Wrapping(lambda: shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
     try:
         for piece in pieces:
-            print(piece.translate(TAME) if interactive else piece, end="", flush=True)
+            print(lines.add(piece.translate(TAME)) if lines else piece, end="", flush=True)
             wrote = True
     finally:
         pieces.close()  # what was written so far is kept
+        print(lines.end() if lines else "", end="", flush=True)
     return wrote

@@ -23,7 +23,7 @@ from ingot.cli import (
 from ingot.cli.app import app
 from ingot.cli.mistakes import misuse
 from ingot.distributed import considerate_threads
-from ingot.errors import UserError
+from ingot.errors import Stopped, UserError
 
 # importing a module adds its verbs
 __all__ = [
@@ -64,11 +64,10 @@ def run(arguments: Sequence[str]) -> int:
         if fails_first():  # of several processes one says it
             print(f"ingot: {error if isinstance(error, UserError) else misuse(error)}", file=sys.stderr)
         return MISTAKE
-    except KeyboardInterrupt as interrupt:
-        from ingot.train.stop import Stopped
-
-        if not isinstance(interrupt, Stopped):
-            print("ingot: interrupted", file=sys.stderr)
+    except Stopped:
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        print("ingot: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         _drop_output()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from ingot import __version__
+from ingot.errors import UserError
 
 app = App(
     name="ingot",
@@ -28,6 +31,22 @@ def family(name: str, purpose: str) -> App:
     made = App(name=name, help=purpose)
     app.command(made)
     return made
+
+
+@contextlib.contextmanager
+def missing_models_first(*references: str, runs: Path) -> Iterator[None]:
+    """Around what else a verb needs: where that is missing, and one of its models is not there, the model is told.
+
+    They are looked for only then: to verify a model is to read all of it.
+    """
+    try:
+        yield
+    except UserError:
+        from ingot.checkpoint.registry import resolve
+
+        for reference in references:
+            resolve(reference, runs)
+        raise
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from ingot.cli.app import ModelName, app
+from ingot.cli.app import ModelName, app, missing_models_first
 
 if TYPE_CHECKING:
     from ingot.evaluate.record import Evaluation
@@ -56,18 +56,19 @@ def evaluate(
     if output:
         check_output(output)
     console = Console(highlight=False, stderr=True)
-    found = measure(
-        model,
-        data=data or (),
-        tasks=tasks or (),
-        prompts=prompts or (),
-        only=only or PARTS,
-        documents=documents,
-        items=items,
-        precision=precision,
-        runs=runs,
-        say=lambda line: console.print(line, markup=False, soft_wrap=True, style="dim"),
-    )
+    with missing_models_first(model, runs=runs):
+        found = measure(
+            model,
+            data=data or (),
+            tasks=tasks or (),
+            prompts=prompts or (),
+            only=only or PARTS,
+            documents=documents,
+            items=items,
+            precision=precision,
+            runs=runs,
+            say=lambda line: console.print(line, markup=False, soft_wrap=True, style="dim"),
+        )
     _show(found)
     if output:
         write(found, output)

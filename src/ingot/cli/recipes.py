@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from textwrap import TextWrapper
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -13,6 +15,8 @@ from ingot.errors import UserError
 recipes = family(
     "recipes", "List the built-in recipes, show one, explain every key, or list the corpora known by name."
 )
+
+PAGE, INDENT = 100, 4 * " "  # columns of what is no terminal; before the lines that belong to the one above
 
 
 @recipes.default
@@ -51,45 +55,44 @@ def explain(
     /,
 ) -> None:
     """Every key of a recipe: type, default, meaning and unit."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+    from ingot.config import Key, nearest
     from ingot.config import explain as keys_of
-    from ingot.config import nearest
     from ingot.recipe import Recipe
 
     every = list(keys_of(Recipe))
     keys = [key for key in every if key.path.startswith(prefix)]
     if not keys:
         raise UserError(f"there is no key {prefix!r}", mend=nearest(prefix, [key.path for key in every]))
-    if not sys.stdout.isatty():  # one key a line, for grep
-        rows = [(key.path, key.type, key.default, key.meaning) for key in keys]
-        print_table(["key", "type", "default", "meaning"], rows)
-        return
-    table = Table(box=None, pad_edge=False, show_header=False, leading=1)
-    for key in keys:
-        default = f" = {key.default}" if key.default not in ("", "needed") else f"  {key.default}"
-        table.add_row(Text.assemble((key.path, "bold"), "\n", (f"  {key.type}{default}", "dim")), Text(key.meaning))
-    Console(highlight=False).print(table)
+
+    def kind(key: Key) -> str:
+        return f"{key.type} {key.default if key.default in ('', 'needed') else f'= {key.default}'}".rstrip()
+
+    _print_entries((key.path, kind(key), key.meaning) for key in keys)
 
 
 @recipes.command(usage="Usage: ingot recipes corpora")
 def corpora() -> None:
     """The corpora that a source of the kind hub knows by name: where they lie, how large they are, whose they are."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from ingot.data.corpora import CORPORA
 
-    if not sys.stdout.isatty():  # one corpus a line, for grep
-        rows = [(name, one.path, one.configuration, one.size, one.licence, one.note) for name, one in CORPORA.items()]
-        print_table(["corpus", "on the hub", "configuration", "size", "licence", "what it is"], rows)
-        return
-    table = Table(box=None, pad_edge=False, show_header=False, leading=1)
-    for name, one in CORPORA.items():
-        place = f"{one.path}, {one.configuration}" if one.configuration else one.path
-        about = f"{one.note[0].upper()}{one.note[1:]}. {one.size}. Licence: {one.licence}."
-        table.add_row(Text.assemble((name, "bold"), "\n", (f"  {place}", "dim")), Text(about))
-    Console(highlight=False).print(table)
+    _print_entries(
+        (
+            name,
+            f"{one.path}, {one.configuration}" if one.configuration else one.path,
+            f"{one.note[0].upper()}{one.note[1:]}. {one.size}. Licence: {one.licence}.",
+        )
+        for name, one in CORPORA.items()
+    )
+
+
+def _print_entries(entries: Iterable[tuple[str, str, str]]) -> None:
+    """Names, each with what it is beside it and what it means below, in lines as wide as the terminal or a page."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PAGE)
+    lines = TextWrapper(console.width, subsequent_indent=INDENT, break_on_hyphens=False)
+    for name, what, meaning in entries:
+        head = Text(lines.fill(f"{name}  {what}"), "dim")
+        head.stylize("not dim bold", 0, len(name))
+        console.print(head, lines.fill(f"{INDENT}{meaning}"), sep="\n", markup=False, soft_wrap=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt, UInt16
 
-from ingot.cli.app import app
+from ingot.cli.app import app, missing_models_first
+from ingot.cli.sampling import Quantize
+from ingot.errors import Stopped, UserError
 
 if TYPE_CHECKING:
     from ingot.language_model import LanguageModel
@@ -32,20 +34,20 @@ def serve(
         PositiveInt | None, Parameter(help="tokens of prompt and answer; none: as the model reads")
     ] = None,
     drain: Annotated[float, Parameter(help="seconds that open answers have when the server is told to stop")] = 30,
-    quantize: Annotated[Literal["int8", "int4"] | None, Parameter(help="smaller weights, faster on a CPU")] = None,
+    quantize: Quantize = None,
     runs: Annotated[Path, Parameter(help="folder of all runs")] = Path("runs"),
 ) -> None:
     """Serve models: OpenAI's API at /v1, a page to talk to them at /, and /health and /metrics."""
     from importlib.util import find_spec
 
     from ingot.config import validate
-    from ingot.errors import UserError
     from ingot.serve.limits import Limits
 
     options = {"slots": slots, "queue": queue, "seconds": seconds, "tokens": tokens, "drain": drain}
     limits = validate(Limits, options, where="serve")
-    if missing := [name for name in ("fastapi", "uvicorn", "prometheus_client") if not find_spec(name)]:
-        raise UserError(f"{missing[0]} is not installed", where="serve", mend="pip install 'ingot[serve]'")
+    with missing_models_first(model, *more, runs=runs):
+        if missing := [name for name in ("fastapi", "uvicorn", "prometheus_client") if not find_spec(name)]:
+            raise UserError(f"{missing[0]} is not installed", where="serve", mend="pip install 'ingot[serve]'")
     from ingot.serve import server
     from ingot.serve.keys import Keys
 
@@ -54,12 +56,15 @@ def serve(
     models = _load([model, *more], runs, quantize)
     address = server.address_of(listening)
     print(f"{', '.join(models)} at {address} (page), {address}/v1 (API); Ctrl-C stops", flush=True)
-    server.serve(models, listening, limits, keys=known, context=context)
+    try:
+        server.serve(models, listening, limits, keys=known, context=context)
+    except Stopped:
+        print("stopped")
+        raise
 
 
-def _load(references: list[str], runs: Path, quantize: Literal["int8", "int4"] | None) -> dict[str, LanguageModel]:
+def _load(references: list[str], runs: Path, quantize: Quantize) -> dict[str, LanguageModel]:
     """The models by the names they are served under: the reference, or the folder's own name for a path."""
-    from ingot.errors import UserError
     from ingot.language_model import load
 
     if len(set(references)) < len(references):

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from cyclopts.types import UInt16
 
 from ingot.cli.app import app
+from ingot.errors import Stopped
 
 
 @app.command(usage="Usage: ingot dashboard [--runs DIR] [--host HOST] [--port PORT] [--open]")
@@ -31,4 +32,8 @@ def dashboard(
             import webbrowser
 
             webbrowser.open(server.address)
-        server.serve_forever()
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("stopped")
+            raise Stopped from None

@@ -4,6 +4,7 @@
 const MARGIN = { top: 10, bottom: 28, left: 44 }; // on the right, as much as the names need
 const HEIGHTS = { whole: 340, half: 220, third: 190 };
 const NAMED = 6; // curves of a chart that have their names at their ends, at most
+const LABEL = 15; // height of a line of text
 const TIMES = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800];
 const LOG_TIMES = [0.1, 1, 10, 60, 600, 3600, 36000, 360000];
 const SUBDIVISIONS = [[1], [1, 2, 5], [1, 1.5, 2, 3, 5, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9]];
@@ -178,13 +179,19 @@ function lastShown(curve, axis, x, y) {
   return null;
 }
 
-// Names stand at the ends of their lines, moved apart where they would touch; a line alone shows its last figure.
-function endLabels(chart, curves, axis, x, y) {
+// Names stand in the margin, level with the ends of their lines and moved apart where they would touch; a thin line
+// leads there from an end that lies elsewhere. A line alone shows its last figure.
+function endLabels(chart, curves, axis, x, y, box) {
   const ends = curves.map((curve) => lastShown(curve, axis, x, y)).filter(Boolean);
   ends.sort((a, b) => a.down - b.down);
-  for (let index = 1; index < ends.length; index++) ends[index].down = Math.max(ends[index].down, ends[index - 1].down + 15);
-  return ends.map(({ curve, value, across, down }) =>
-    element("text", { x: across + 8, y: down + 4, class: curve.look }, endText(chart, curves, curve, value)));
+  ends.forEach((end, index) => (end.level = index ? Math.max(end.down, ends[index - 1].level + LABEL) : end.down));
+  ends.toReversed().forEach((end, index, below) => (end.level = Math.min(end.level, index ? below[index - 1].level - LABEL : box.bottom - 4)));
+  return ends.flatMap(({ curve, value, across, down, level }) => {
+    const label = element("text", { x: box.right + 8, y: level + 4, class: curve.look }, endText(chart, curves, curve, value));
+    const far = box.right - across > LABEL || Math.abs(level - down) > LABEL;
+    const lead = element("line", { x1: across + 4, y1: down, x2: box.right + 5, y2: level, class: `lead ${curve.look}` });
+    return far ? [lead, label] : [label];
+  });
 }
 
 const endText = (chart, curves, curve, value) => (curves.length > 1 ? curve.short : figure(value, chart.figures));
@@ -244,10 +251,11 @@ function draw(svg, chart, every, { axis, width, logX, logY, faint }) {
   for (const curve of curves.toReversed()) {
     curve.drawn = element("path", { d: path(curve.series[axis], curve.value, x, y), class: curve.look });
     svg.append(curve.drawn);
-    const sparse = curves.length > NAMED ? false : curve.look === "points" || curve.value.length <= (curve.look === "validation" ? 60 : 12);
+    const few = curve.look === "validation" ? 60 : 12;
+    const sparse = curve.value.length === 1 || (curves.length <= NAMED && (curve.look === "points" || curve.value.length <= few));
     if (sparse) svg.append(...dots(curve, axis, x, y, 3));
   }
-  if (curves.length <= NAMED) svg.append(...endLabels(chart, curves, axis, x, y));
+  if (curves.length <= NAMED) svg.append(...endLabels(chart, curves, axis, x, y, box));
   return { x, y, box, curves };
 }
 

@@ -7,14 +7,25 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from ingot.dashboard import kept, sections
-from ingot.dashboard.follow import Record
-from ingot.dashboard.markup import row, table
+from ingot.dashboard.markup import NONE_YET, Row, table
 from ingot.dashboard.run import RunRecord, flatten
 from ingot.dashboard.series import number
 from ingot.dashboard.text import DASH, compact, escape, lasting, plain, setting
 
 COLOURS, DASHES = 8, 4  # by which the page tells runs apart
 COLUMNS = 12  # runs whose evaluations, recipes and samples are set side by side, at most
+HEADS = (
+    "run",
+    "state",
+    "step",
+    "tokens",
+    "time",
+    "training loss",
+    "held-out loss",
+    "bits per byte",
+    "parameters",
+    "events",
+)
 OWN = ("name", "runs", "cache", "train.settled")  # keys of a recipe that differ without making a difference
 
 
@@ -23,7 +34,7 @@ def parts(every: Sequence[RunRecord], chosen: Sequence[RunRecord], studies: Mapp
     together = chosen[:COLUMNS]
     return {
         "headline": _headline(every, chosen),
-        "runs": "\n".join(_run(place, run, run in chosen) for place, run in enumerate(every)) or row("none yet", []),
+        "runs": _runs(every, chosen),
         "studies": _studies(studies),
         "evaluations": kept.evaluations(together) + _left_out(chosen),
         "differences": differences(together) + _left_out(chosen),
@@ -37,12 +48,18 @@ def _headline(every: Sequence[RunRecord], chosen: Sequence[RunRecord]) -> str:
     return f"{len(every):,} {'run' if len(every) == 1 else 'runs'}, {going:,} under way or killed; {shown}."
 
 
-def _run(place: int, run: RunRecord, ticked: bool) -> str:
+def _runs(every: Sequence[RunRecord], chosen: Sequence[RunRecord]) -> str:
+    ticked = {run.name for run in chosen}
+    rows = [_run(place, run, run.name in ticked) for place, run in enumerate(every)]
+    return table(HEADS, rows) if rows else NONE_YET
+
+
+def _run(place: int, run: RunRecord, ticked: bool) -> Row:
     name, look = escape(run.name), f"c{place % COLOURS} d{place // COLOURS % DASHES}"
     box = f'<input type="checkbox" name="run" value="{name}" data-place="{place}" aria-label="Show {name}"'
     box += " checked>" if ticked else ">"
     link = f'<a href="/run/{quote(run.name)}">{name}</a>'
-    measured, best = run.measured, _lowest(run)
+    measured = run.measured
     events = len(run.of("health")) + len(run.of("rollback"))
     planned = sections.planned_steps(run)
     of_all = f" of {planned:,.0f}" if math.isfinite(planned) and planned != run.latest("step") else ""
@@ -53,17 +70,12 @@ def _run(place: int, run: RunRecord, ticked: bool) -> str:
         compact(run.latest("tokens")),
         lasting(run.latest("seconds")),
         plain(run.journal.last_loss),
-        plain(number(best.get("loss"))),
+        plain(number(measured.get("loss"))),
         plain(number(measured.get("bits_per_byte"))),
         compact(run.parameters),
         f"{events:,}" if events else DASH,
     ]
-    return row(f'<span class="name">{box}<span class="swatch {look}"></span>{link}</span>', cells)
-
-
-def _lowest(run: RunRecord) -> Record:
-    found = [record for record in run.of("validation") if math.isfinite(number(record.get("loss")))]
-    return min(found, key=lambda record: number(record["loss"]), default={})
+    return f'<span class="name">{box}<span class="swatch {look}"></span>{link}</span>', cells
 
 
 def _studies(studies: Mapping[str, str]) -> str:
@@ -93,11 +105,10 @@ def differences(runs: Sequence[RunRecord]) -> str:
     for key in keys:
         values = [setting(one[key]) if key in one else DASH for one in settings]
         if len(set(values)) > 1:
-            cells = "".join(f'<td class="differs">{escape(value)}</td>' for value in values)
-            rows.append(f'<tr><th scope="row"><code>{escape(key)}</code></th>{cells}</tr>')
+            rows.append((f"<code>{escape(key)}</code>", values))
     if not rows:
         return '<p class="quiet">They are the same but for names and places.</p>'
-    return table(["", *(run.name for run in known)], rows)
+    return table(["", *(run.name for run in known)], rows, "words")
 
 
 def _written(runs: Sequence[RunRecord]) -> str:

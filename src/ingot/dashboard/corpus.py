@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ingot.dashboard.follow import Record
-from ingot.dashboard.markup import count, mapping, mappings, row, table, tokens
+from ingot.dashboard.markup import Row, count, mapping, mappings, table, tokens
 from ingot.dashboard.run import RunRecord
 from ingot.dashboard.series import number
 from ingot.dashboard.text import DASH, compact, escape, plain
@@ -43,7 +43,7 @@ def _extent(run: RunRecord, report: Record) -> Iterator[str]:
 def _sources(report: Record) -> Iterator[str]:
     """The table of the sources."""
     sources = mappings(report.get("sources"))
-    rows = []
+    rows: list[Row] = []
     for source in sources[:SOURCES]:
         train, held_out = mapping(source, "train"), mapping(source, "held_out")
         share = number(source.get("share"))
@@ -55,9 +55,9 @@ def _sources(report: Record) -> Iterator[str]:
             f"{share:.1%}" if math.isfinite(share) else DASH,
         ]
         remarks = "".join(f' <span class="quiet">{escape(remark)}</span>' for remark in _remarks(source))
-        rows.append(row(escape(source.get("name", "")) + remarks, cells))
+        rows.append((escape(source.get("name", "")) + remarks, cells))
     if len(sources) > SOURCES:
-        rows.append(row(f'<span class="quiet">and {len(sources) - SOURCES:,} more</span>', []))
+        rows.append((f'<span class="quiet">and {len(sources) - SOURCES:,} more</span>', []))
     if rows:
         yield table(["source", "files", "documents", "text", "tokens", "share of tokens"], rows)
 
@@ -76,15 +76,16 @@ def _dropped(report: Record) -> Iterator[str]:
     """The table of what was left out, and why."""
     dropped = mapping(report, "dropped")
     reasons = sorted(dropped, key=lambda reason: -number(mapping(dropped, reason).get("count")))[:KINDS]
-    rows = []
+    rows: list[Row] = []
     for reason in reasons:
         entry = mapping(dropped, reason)
         places = f' <span class="quiet">{escape(", ".join(_words(entry.get("examples"))))}</span>'
-        rows.append(row(escape(reason) + places, [count(entry.get("count"))]))
+        rows.append((escape(reason) + places, [count(entry.get("count"))]))
     if number(report.get("messages_cut")) > 0:
-        rows.append(row("messages that no answer follows", [count(report["messages_cut"])]))
+        rows.append(("messages that no answer follows", [count(report["messages_cut"])]))
     if rows:
-        yield table([f"left out, of {count(report.get('found'))} records found", "records"], rows)
+        yield f"<p>Left out, of {count(report.get('found'))} records found:</p>"
+        yield table(["reason", "records"], rows)
 
 
 def _words(value: Any) -> list[str]:

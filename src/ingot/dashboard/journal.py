@@ -65,7 +65,7 @@ class Journal:
     def measured(self, kind: Kind, points: int) -> tuple[dict[str, Array], dict[str, tuple[Array, Array, Array]]]:
         """The axes of at most `points` places, and of each key its mean, least and most there."""
         if kind == "validation":
-            records = [record for record in self.events if record.get("kind") == kind]
+            records = self._comparable()
             table = columns(records, [*AXES, *keys_of(kind)])
             places = Buckets.of(
                 np.stack([table[axis] for axis in AXES]), np.stack([table[key] for key in keys_of(kind)])
@@ -77,6 +77,14 @@ class Journal:
         places = places.thinned(points)
         axes = dict(zip(AXES, places.axes, strict=True))
         return axes, {key: course.of(places, key) for key in course.keys}
+
+    def _comparable(self) -> list[Record]:
+        """What was measured of the held-out text, all on the same extent of it, so that it makes one curve.
+
+        That is what was measured in training; the end, on all of the text, where there is nothing else.
+        """
+        every = [record for record in self.events if record.get("kind") == "validation"]
+        return [record for record in every if not record.get("whole")] or every
 
     def _hear(self, records: Sequence[Record]) -> None:
         for key in LATEST:

@@ -6,42 +6,47 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ingot.dashboard.follow import Record
-from ingot.dashboard.markup import count, mapping, mappings, row, table
+from ingot.dashboard.markup import NONE_YET, Html, Row, count, mapping, mappings, table
 from ingot.dashboard.run import RunRecord
 from ingot.dashboard.sections import planned_steps
 from ingot.dashboard.series import number
 from ingot.dashboard.text import DASH, compact, escape, lasting, plain
 
+LOSSES = {"validation": "held-out loss in training", "held_out": "on all held-out text"}
+
 
 def checkpoints(run: RunRecord, *, live: bool) -> str:
-    """The checkpoints that are there, as the rows of a table; `live`: each can be asked for its sums."""
+    """The checkpoints that are there, as a table; `live`: each can be asked for its sums."""
     manifests = run.checkpoints
-    losses = [number(mapping(manifest, "losses").get("validation")) for manifest in manifests]
-    best = min(filter(math.isfinite, losses), default=math.nan)
-    rows = []
+    losses = [{key: number(mapping(manifest, "losses").get(key)) for key in LOSSES} for manifest in manifests]
+    known = [key for key in LOSSES if any(math.isfinite(one[key]) for one in losses)]
+    best = min((one["validation"] for one in losses if math.isfinite(one["validation"])), default=math.nan)
+    rows: list[Row] = []
     for manifest, loss in zip(manifests, losses, strict=True):
-        marks = ["best"] * (loss == best) + ["latest"] * (manifest is manifests[-1])
+        marks = ["best"] * (loss["validation"] == best) + ["latest"] * (manifest is manifests[-1])
         marks += [str(tag) for tag in manifest.get("tags") or []]
         sizes = [number(file.get("bytes")) for file in mapping(manifest, "files").values() if isinstance(file, dict)]
         name = f"<code>{escape(run.folder.name)}@{number(manifest['step']):.0f}</code>"
         name += f' <span class="quiet">{escape(", ".join(marks))}</span>' if marks else ""
         size = f"{sum(sizes) / 1e6:,.1f} MB" if sizes else DASH
-        rows.append(_checkpoint(name, [compact(number(manifest.get("tokens"))), plain(loss), size], manifest, live))
-    return "\n".join(rows) or row("none yet", [])
+        figures = [plain(loss[key]) for key in known]
+        rows.append((name, [compact(number(manifest.get("tokens"))), *figures, size, _files(manifest, live)]))
+    heads = ["checkpoint", "tokens", *(LOSSES[key] for key in known), "size", "files"]
+    return table(heads, rows) if rows else NONE_YET
 
 
-def _checkpoint(name: str, cells: list[str], manifest: Record, live: bool) -> str:
+def _files(manifest: Record, live: bool) -> Html:
     state = str(manifest["state"])
     told = f'<span class="{"bad" if state.startswith("damaged") else "quiet"}">{escape(state)}</span>'
     if live:
         about = f'data-verify="{escape(manifest["folder"])}" aria-label="Verify {escape(manifest["folder"])}"'
         told += f' <button type="button" class="small" {about}>Verify</button>'
-    return row(name, cells).removesuffix("</tr>") + f"<td>{told}</td></tr>"
+    return Html(f'<span class="files">{told}</span>')
 
 
 def plan(run: RunRecord) -> str:
     """What was planned, beside what it was or is by now, as a table; nothing where there was no plan."""
-    outlook = run.last("outlook")
+    outlook = _outlook(run)
     seconds, steps = run.latest("seconds"), run.latest("step")
     memory = run.journal.most("system", "gpu_memory_gb")
     memory = memory if memory > 0 else run.journal.most("system", "memory_gb")
@@ -51,11 +56,17 @@ def plan(run: RunRecord) -> str:
         ("time of training", lasting(number(outlook.get("seconds"))), lasting(seconds)),
         ("memory of a process, most", _gigabytes(planned / 1e9), _gigabytes(memory)),
     ]
-    known = [row(escape(name), [was, made]) for name, was, made in rows if was != DASH]
+    known = [(escape(name), [was, made]) for name, was, made in rows if was != DASH]
     if not known:
         return ""
     by_now = "measured" if run.state == "finished" else "so far"
     return f"<h3>Planned and measured</h3>\n{table(['', 'planned', by_now], known)}"
+
+
+def _outlook(run: RunRecord) -> Record:
+    """What the run foretold of itself; nothing where that was of a shorter run, which was complete and is extended."""
+    extended = [step for how, step in run.gone_on if how == "extended"]
+    return next((one for one in run.of("outlook")[::-1] if number(one.get("step")) > max(extended, default=-1.0)), {})
 
 
 def _gigabytes(value: float) -> str:
@@ -70,7 +81,7 @@ def evaluations(runs: Sequence[RunRecord]) -> str:
     figures = [dict(_figures(one)) for _, one in shown]
     names = list(dict.fromkeys(name for column in figures for name in column))
     heads = [""] + [_headed(run, one, alone=len(runs) == 1) for run, one in shown]
-    rows = [row(escape(name), [column.get(name, DASH) for column in figures]) for name in names]
+    rows = [(escape(name), [column.get(name, DASH) for column in figures]) for name in names]
     return table(heads, rows)
 
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ingot.dashboard.follow import Record
 from ingot.dashboard.series import number
 from ingot.dashboard.text import DASH, compact, escape, setting
+
+NONE_YET = '<p class="quiet">None yet.</p>'
+
+Row = tuple[str, Sequence[str]]
+"""a row's name, which is HTML, and its cells, which are text unless they are Html"""
+
+
+class Html(str):
+    """Text that is HTML already."""
 
 
 def entries(pairs: Iterable[tuple[str, Any]]) -> str:
@@ -16,17 +25,24 @@ def entries(pairs: Iterable[tuple[str, Any]]) -> str:
     return "\n".join(f"<div><dt>{escape(key)}</dt><dd>{escape(setting(value))}</dd></div>" for key, value in pairs)
 
 
-def row(head: str, cells: list[str]) -> str:
-    """A row of a table; `head` is HTML, `cells` are text."""
-    return f'<tr><th scope="row">{head}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+def table(heads: Sequence[str], rows: Iterable[Row], look: str = "") -> str:
+    """A table; `heads` are text, `look` is a class of the style sheet.
+
+    Each cell knows its column's name: where the window is narrow, rows become cards and the names stand in them.
+    """
+    names = [escape(head) for head in heads]
+    top = "".join(f'<th scope="col">{name}</th>' for name in names)
+    lines = "\n".join(_row(names, head, cells) for head, cells in rows)
+    body = f"<thead><tr>{top}</tr></thead>\n<tbody>\n{lines}\n</tbody>"
+    return f'<div class="wide-table">\n<table class="{look}">\n{body}\n</table>\n</div>'
 
 
-def table(heads: list[str], rows: Iterable[str]) -> str:
-    """A table that scrolls by itself where it is too wide; `heads` are text."""
-    names = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
-    lines = "\n".join(rows)
-    body = f"<thead><tr>{names}</tr></thead>\n<tbody>\n{lines}\n</tbody>"
-    return f'<div class="wide-table">\n<table>\n{body}\n</table>\n</div>'
+def _row(names: Sequence[str], head: str, cells: Sequence[str]) -> str:
+    inside = "".join(
+        f'<td data-label="{name}">{cell if isinstance(cell, Html) else escape(cell)}</td>'
+        for name, cell in zip(names[1:], cells, strict=False)  # a row of remarks has none
+    )
+    return f'<tr><th scope="row" data-label="{names[0]}">{head}</th>{inside}</tr>'
 
 
 def mapping(record: Record, key: str) -> Record:

@@ -35,7 +35,7 @@ function curvesOf(panel) {
       const reach = series.noisy ? Math.round((series.value.length * view.smoothing ** 2) / 90000) : 0;
       const value = smooth(series.value, reach);
       const [label, look] = data.together ? [run.name, lookOf(run)] : [series.label, series.look];
-      return { series, value, raw: reach > 0, label, look, short: label.length > 14 ? `${label.slice(0, 13)}…` : label };
+      return { series, value, raw: reach > 0, label, look, short: label.length > 14 ? `${label.slice(0, 5)}…${label.slice(-8)}` : label };
     }));
 }
 
@@ -81,7 +81,7 @@ function showCursor() {
     const { chart, guide, plot, readout, drawn, overlay } = panel;
     const axis = axisOf(panel);
     const along = guide[axis];
-    const cursor = view.cursor ?? along?.at(-1);
+    const cursor = view.cursor ?? Math.max(...(drawn?.curves ?? []).map((curve) => curve.series[axis].at(-1)));
     const at = nearest(along, cursor);
     let shown = (drawn?.curves ?? []).map((curve) => ({ curve, index: nearest(curve.series[axis], cursor) })).filter(({ index }) => index >= 0);
     if (shown.length > NAMED) {
@@ -90,7 +90,7 @@ function showCursor() {
       shown = shown.sort((a, b) => away(a) - away(b)).slice(0, level === null ? 3 : 1);
     }
     const parts = shown.map(({ curve, index }) => [drawn.curves.length > 1 ? curve.label : "", figure(curve.value[index], chart.figures)]);
-    const place = at < 0 ? "" : position(along[at], axis);
+    const place = at < 0 || !shown.length ? "" : position(view.cursor === null ? cursor : along[at], axis);
     const more = (drawn?.curves.length ?? 0) - shown.length;
     readout.replaceChildren(place, ...parts.flatMap(([label, value]) => [label ? ` · ${label} ` : " · ", make("b", "", value)]), more > 0 ? ` · and ${more} more` : "");
     plot.setAttribute("aria-valuenow", Math.max(at, 0));

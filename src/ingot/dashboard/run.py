@@ -145,6 +145,20 @@ class RunRecord:
         return "finished" if marks[-1].get("complete", True) else "stopped"
 
     @property
+    def gone_on(self) -> list[tuple[str, float]]:
+        """How and at which step it was gone on with: `resumed` what was broken off, `extended` what was complete."""
+        ways: list[tuple[str, float]] = []
+        complete = False
+        for record in self.journal.events:
+            if record.get("kind") == "end":
+                complete = bool(record.get("complete", True))
+            elif record.get("kind") == "start":
+                if (step := number(record.get("step"))) > 0:
+                    ways.append(("extended" if complete else "resumed", step))
+                complete = False
+        return ways
+
+    @property
     def measured(self) -> Record:
         """The last record that measured the held-out text: `validation`, or `end` where it repeats the figures."""
         for record in reversed(self.journal.events):

@@ -8,7 +8,7 @@ import shlex
 from typing import Any
 
 from ingot.dashboard.follow import Record
-from ingot.dashboard.markup import count, entries, mapping, row, table, tokens
+from ingot.dashboard.markup import NONE_YET, Row, count, entries, mapping, table, tokens
 from ingot.dashboard.run import RunRecord, flatten
 from ingot.dashboard.series import number, spread
 from ingot.dashboard.text import DASH, compact, duration, escape, plain, setting
@@ -36,16 +36,32 @@ def verdict(run: RunRecord) -> str:
 
 
 def headline(run: RunRecord) -> str:
-    """One sentence about what this is."""
+    """One sentence about what this is, and one about how far it is."""
     layers, hidden_size = run.setting("model.layers"), run.setting("model.hidden_size")
     shape = f", {setting(layers)} layers of {setting(hidden_size)}" if layers and hidden_size else ""
     size = f" of {compact(run.parameters)} parameters" if math.isfinite(run.parameters) else ""
     family = escape(run.setting("model.family") or "model")
-    steps, planned = run.latest("step"), planned_steps(run)
-    done = f"{steps:,.0f}" if math.isfinite(steps) else "0"
-    of_all = f"{done} of {planned:,.0f} steps" if math.isfinite(planned) and planned != steps else f"{done} steps"
-    state = f'<span class="state">{run.state.capitalize()}.</span>'
-    return f"A {family}{size}{escape(shape)}, {of_all}. {state}"
+    return f'A {family}{size}{escape(shape)}. <span class="state">{progress(run)}.</span>'
+
+
+def progress(run: RunRecord) -> str:
+    """How far the run is, and what it went on from, such as `Finished: all 636 steps, extended at step 318`."""
+    steps, planned, state = run.latest("step"), planned_steps(run), run.state
+    if not math.isfinite(steps):
+        return f"{state.capitalize()}: {planned:,.0f} steps planned" if math.isfinite(planned) else state.capitalize()
+    if state == "finished":
+        early = math.isfinite(planned) and steps < planned
+        told = f"Finished early: {steps:,.0f} of {planned:,.0f} steps" if early else f"Finished: all {steps:,.0f} steps"
+    else:
+        of_all = f" of {planned:,.0f}" if math.isfinite(planned) else ""
+        told = f"{state.capitalize()}: {steps:,.0f}{of_all} steps"
+    ways = dict.fromkeys(how for how, _ in run.gone_on)
+    return ", ".join([told, *(_gone_on(how, [step for one, step in run.gone_on if one == how]) for how in ways)])
+
+
+def _gone_on(how: str, steps: list[float]) -> str:
+    times = f" {len(steps)} times, last" if len(steps) > 1 else ""
+    return f"{how}{times} at step {steps[-1]:,.0f}"
 
 
 def figures(run: RunRecord) -> str:
@@ -54,7 +70,7 @@ def figures(run: RunRecord) -> str:
     time, unit = duration(run.latest("seconds"))
     rows = [
         ("bits per byte", plain(number(measured.get("bits_per_byte")))),
-        ("loss", plain(number(measured.get("loss")))),
+        ("held-out loss", plain(number(measured.get("loss")))),
         ("perplexity", plain(number(measured.get("perplexity")), 1)),
         ("training loss", DASH if measured else plain(run.latest("loss"))),
         ("tokens seen", compact(run.latest("tokens"))),
@@ -64,25 +80,37 @@ def figures(run: RunRecord) -> str:
 
 
 def extent(run: RunRecord) -> str:
-    """What the held-out figures were measured on."""
-    scored = number(run.measured.get("scored_tokens"))
-    if not run.measured:
+    """What the held-out figures were measured on, and what the curves are where that is another extent."""
+    measured = run.measured
+    if not measured:
         return "No held-out text was scored yet."
+    in_training = next((record for record in reversed(run.of("validation")) if record.get("whole") is False), {})
+    when = "Measured in training on" if measured.get("whole") is False else "Measured on"
+    said = f"{when} {_scored(measured)}, none of it trained on. Raw text has 8 bits per byte."
+    if measured.get("whole") and in_training:
+        said += f" The held-out curves are measured in training, on {_scored(in_training)}."
+    return said
+
+
+def _scored(record: Record) -> str:
+    scored = number(record.get("scored_tokens"))
+    if record.get("whole") is False and math.isfinite(scored):
+        return f"{compact(scored)} tokens of the held-out text"
     tokens = f" ({compact(scored)} tokens)" if math.isfinite(scored) else ""
-    of_all = "all held-out text" if run.measured.get("whole") else "held-out text"
-    return f"Measured on {of_all}{tokens}, none of it trained on. Raw text has 8 bits per byte."
+    return f"{'all ' if record.get('whole') else ''}held-out text{tokens}"
 
 
 def measurements(run: RunRecord) -> str:
-    """The validation records as the rows of a table: the charts' numbers for those who can't see them."""
+    """The validation records as a table: the charts' numbers for those who can't see them."""
     records = run.of("validation")
     chosen = [records[place] for place in spread(len(records), TABLE_ROWS)]
-    rows = [
-        row(
+    rows: list[Row] = [
+        (
             count(record.get("step")),
             [
                 compact(number(record.get("tokens"))),
                 " ".join(duration(number(record.get("seconds")))),
+                _scored(record),
                 plain(number(record.get("loss"))),
                 plain(number(record.get("perplexity")), 1),
                 plain(number(record.get("bits_per_byte"))),
@@ -90,21 +118,23 @@ def measurements(run: RunRecord) -> str:
         )
         for record in chosen
     ]
-    return "\n".join(rows) or row("none yet", [])
+    heads = ["step", "tokens", "time", "measured on", "loss", "perplexity", "bits per byte"]
+    return table(heads, rows) if rows else NONE_YET
 
 
 def health(run: RunRecord) -> str:
     """The updates that were left out and the ways back, as a table; nothing where there were none."""
-    rows = []
+    rows: list[Row] = []
     for record in run.journal.events:
         if record.get("kind") not in ("health", "rollback"):
             continue
         back = record["kind"] == "rollback"
         what = f"went back from step {count(record.get('from'))}" if back else "update left out"
         why, skipped = str(record.get("reason", DASH)), _span(record.get("blocks"))
-        rows.append(row(count(record.get("step")), [what, why, skipped]))
+        rows.append((count(record.get("step")), [what, why, skipped]))
     chosen = [rows[place] for place in spread(len(rows), TABLE_ROWS)]
-    return f"<h3>What it got over</h3>\n{table(['step', 'what', 'why', 'rows skipped'], chosen)}" if rows else ""
+    heads = ["step", "what", "why", "rows skipped"]
+    return f"<h3>What it got over</h3>\n{table(heads, chosen, 'words')}" if rows else ""
 
 
 def _span(blocks: Any) -> str:
@@ -175,7 +205,6 @@ def machine(run: RunRecord) -> str:
     start, described = run.start, mapping(run.start, "machine")
     memory, peak = number(described.get("memory_gb")), number(run.last("peak").get("matmul_peak"))
     seconds, seen = run.latest("seconds"), run.latest("tokens")
-    resumed = sum(number(record.get("step")) > 0 for record in run.of("start"))
     facts = {key: value for key, value in described.items() if key != "memory_gb"}
     facts |= {
         "memory": f"{memory:g} GB" if math.isfinite(memory) else None,
@@ -185,7 +214,6 @@ def machine(run: RunRecord) -> str:
         "mean speed": f"{compact(seen / seconds)} tokens/s" if seconds > 0 else None,
         "training text": tokens(start.get("train_tokens")),
         "held-out text": tokens(start.get("held_out_tokens")),
-        "resumed": f"{resumed} ×" if resumed else None,
         "ingot": start.get("code"),
     }
     known = [(key.replace("_", " "), value) for key, value in flatten(facts) if value is not None]
@@ -227,8 +255,11 @@ def planned_steps(run: RunRecord) -> float:
 
     Found in the text, because reading all of a recipe takes longer than all else about a run.
     """
-    match = re.search(r"^ +settled: ['\"]?(\d+) steps for ", run.recipe_text, re.MULTILINE)
-    return float(match[1]) if match else math.nan
+    said = re.search(r"^ +settled: ['\"]?(\d+) steps for (.+?)['\"]?$", run.recipe_text, re.MULTILINE)
+    wanted = re.search(r"^ +duration: ['\"]?(.+?)['\"]?$", run.recipe_text, re.MULTILINE)
+    if not said or (wanted and wanted[1] != said[2]):  # a run to be extended knows only what it was before
+        return math.nan
+    return float(said[1])
 
 
 def _doubled(length: str) -> str:

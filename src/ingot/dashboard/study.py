@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ingot.dashboard.follow import Record
-from ingot.dashboard.markup import mapping, row, table
+from ingot.dashboard.markup import Row, mapping, table
 from ingot.dashboard.page import page
 from ingot.dashboard.series import number
 from ingot.dashboard.text import DASH, compact, escape, lasting, setting
@@ -87,7 +87,7 @@ def _runs(study: Study, *, live: bool) -> str:
     return table(heads, rows)
 
 
-def _run(study: Study, run: Record, keys: Sequence[str], best: float, *, live: bool) -> str:
+def _run(study: Study, run: Record, keys: Sequence[str], best: float, *, live: bool) -> Row:
     name, values = str(run.get("name", "")), mapping(run, "values")
     head = f'<a href="/run/{quote(f"{study.name}/{name}")}">{escape(name)}</a>' if live else escape(name)
     if number(run.get("best_loss")) == best:
@@ -96,7 +96,7 @@ def _run(study: Study, run: Record, keys: Sequence[str], best: float, *, live: b
     figures = [compact(number(run.get(key))) for key in ("parameters", "tokens", "flops")]
     losses = [f"{value:.4f}" if math.isfinite(value := number(run.get(key))) else DASH for key in RESULTS]
     state = ": ".join(str(part) for part in (run.get("state"), run.get("why")) if part)
-    return row(head, [*(setting(values.get(key)) for key in keys), state, *figures, time, *losses])
+    return head, [*(setting(values.get(key)) for key in keys), state, *figures, time, *losses]
 
 
 def chart(study: Study) -> dict[str, Any]:

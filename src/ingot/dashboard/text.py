@@ -66,7 +66,7 @@ def setting(value: Any) -> str:
         return f"{value:,.6g}"
     if isinstance(value, list):
         return " · ".join(map(setting, value)) or "none"
-    return str(value) if value != {} else "none"
+    return "none" if value in ({}, "") else str(value)
 
 
 def duration(seconds: float) -> tuple[str, str]:

@@ -29,12 +29,13 @@ class Drops:
             own["examples"] = (own["examples"] + entry["examples"])[:EXAMPLES]
 
     def placed(self, parts: Iterable[Part]) -> dict[str, dict[str, Any]]:
-        """What was found in `parts`, its places as `file:line`."""
+        """What was found in `parts`, its places as `file:line`, each once: a line can hold many records."""
         named = {part.name: part for part in parts}  # a place counts within whatever bears the name, not in one part
-        return {
-            reason: entry | {"examples": [named[name].place(offset) for name, offset in entry["examples"]]}
-            for reason, entry in sorted(self.found.items())
-        }
+
+        def places(entry: Mapping[str, Any]) -> list[str]:
+            return list(dict.fromkeys(named[name].place(offset) for name, offset in entry["examples"]))
+
+        return {reason: entry | {"examples": places(entry)} for reason, entry in sorted(self.found.items())}
 
 
 def nothing_left(where: str, dropped: Mapping[str, dict[str, Any]], held_out: int) -> UserError:

@@ -12,13 +12,20 @@ from pathlib import Path
 
 from ingot.data.build.claims import alone
 from ingot.data.build.plan import fingerprint
-from ingot.data.source import Source
+from ingot.data.source import FileSource, Source
 from ingot.errors import UserError
 from ingot.files import make_folder, write_atomically
 
 
 def resolve(sources: Sequence[Source], folder: Path, say: Callable[[str], None]) -> tuple[Source, ...]:
-    """Each of `sources` as it was settled before, or is settled now; processes that ask at once ask once."""
+    """Each of `sources` as it was settled before, or is settled now; processes that ask at once ask once.
+
+    Raises UserError, before anything is asked of a network, for files that are not on this machine.
+    """
+    on_disk = [source for source in sources if isinstance(source, FileSource)]
+    if len(on_disk) < len(sources):
+        for source in on_disk:
+            source.parts()
     return tuple(_resolve(source, folder / "resolved", say) for source in sources)
 
 

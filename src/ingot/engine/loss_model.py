@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -20,11 +18,10 @@ class LossModel(nn.Module):
         super().__init__()
         self.model, self.objective = model, objective
         self.device, self.precision = device, precision
-        self.hidden: Callable[..., Tensor] = model.hidden
 
     def forward(self, batch: TokenBatch, candidates: int = 0) -> tuple[Tensor, int]:
         """The summed loss, and how many tokens of the vocabulary it was taken over; `candidates`: a sample of them."""
         batch = batch.to(self.device)
         with narrowed(self.precision, self.device):
-            hidden = self.hidden(batch.inputs, batch.positions, packed=batch.packed).flatten(0, 1)
+            hidden = self.model.hidden(batch.inputs, batch.positions, packed=batch.packed).flatten(0, 1)
             return self.objective.total(hidden, self.model.head_weight, batch.targets.flatten(), candidates)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -16,11 +17,14 @@ from torch import Tensor, nn
 from ingot.distributed import World
 from ingot.engine.loss_model import LossModel
 from ingot.engine.precision import NARROW
+from ingot.model.attention import Context
 from ingot.model.decoder import Decoder
 from ingot.optim.muon import local
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
+
+Forward = Callable[[Tensor, Context], Tensor]  # of a block
 
 
 class Strategy(ABC):
@@ -46,13 +50,11 @@ class Strategy(ABC):
         Block by block: gradients are exchanged between one block's backward pass and the next one's. Blocks of one
         shape share what is compiled, and a model of one block can stand for all.
         """
-        for block in loss_model.model.blocks:
-            block.forward = torch.compile(block.forward, dynamic=False)
+        _compile_blocks(loss_model.model)
         one = loss_model.model.arch.model_copy(update={"layers": 1})
         small = Decoder(one).to(self.world.device)
-        for block in small.blocks:
-            block.recompute = loss_model.model.blocks[0].recompute
-            block.forward = torch.compile(block.forward, dynamic=False)
+        small.blocks[0].recompute = loss_model.model.blocks[0].recompute
+        _compile_blocks(small)
         return LossModel(small, loss_model.objective, loss_model.device, loss_model.precision)
 
     def uncompile(self, loss_model: LossModel) -> None:
@@ -96,6 +98,16 @@ class Strategy(ABC):
         return copy
 
 
+def _compile_blocks(model: Decoder) -> None:
+    for block in model.blocks:
+        block.forward = partial(_forward, block.forward, torch.compile(block.forward, dynamic=False))
+
+
+def _forward(plain: Forward, compiled: Forward, x: Tensor, context: Context) -> Tensor:
+    """Compiled in a training step alone: evaluation and samples come in many shapes, each minutes of compiling."""
+    return (compiled if torch.is_grad_enabled() else plain)(x, context)
+
+
 class Alone(Strategy):
     """One process."""
 
@@ -104,13 +116,9 @@ class Alone(Strategy):
         model.to(self.world.device)
 
     def compile(self, loss_model: LossModel) -> LossModel:
-        """In one piece; tried on the very thing."""
-        loss_model.hidden = torch.compile(loss_model.model.hidden, dynamic=False)
+        """Tried on the very thing."""
+        _compile_blocks(loss_model.model)
         return loss_model
-
-    def uncompile(self, loss_model: LossModel) -> None:
-        """Back to the model's own."""
-        loss_model.hidden = loss_model.model.hidden
 
     @torch.no_grad()
     def load(self, model: Decoder, weights: Mapping[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from ingot.errors import UserError
+from ingot.errors import Stopped, UserError
 from ingot.serve.app import create_app
 from ingot.serve.keys import Keys, hosts_of, is_loopback
 from ingot.serve.limits import Limits
@@ -84,9 +84,18 @@ def serve(
     keys: Keys | None = None,
     context: int | None = None,
 ) -> None:
-    """Serve `models` by their names at the socket until a signal comes; then the signal does what it always does."""
+    """Serve `models` by their names at the socket until a signal comes; then the signal does what it always does.
+
+    Raises Stopped for a Ctrl-C that let open answers end.
+    """
     service = Service(models, limits, context)
     host = made.getsockname()[0]
     app = create_app(service, keys, hosts_of(host) if keys is None else None)
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=5)
-    Server(config, service).run(sockets=[made])
+    server = Server(config, service)
+    try:
+        server.run(sockets=[made])
+    except KeyboardInterrupt:
+        if server.force_exit and service.draining:  # the second of two, while answers were open
+            raise
+        raise Stopped from None

@@ -3,7 +3,8 @@
 What people write can't forge a special token. The template is rendered with every special token that a message spells
 hidden behind a mark, so those that the rendered text shows are the template's own. These are then spelled in a way
 that no message contains, and a twin of the tokenizer knows them by that spelling alone. It encodes the text as a whole:
-the ids are those of transformers' `apply_chat_template` wherever there was nothing to forge.
+the ids are those of transformers' `apply_chat_template` wherever there was nothing to forge. Byte-level tokenizers cut
+a text at special tokens before anything else, so what is between them can as well be encoded apart, and much faster.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import tokenizers
 from numpy.typing import NDArray
 
 from ingot.errors import UserError
+from ingot.tokenizer.byte_pairs import pattern
+from ingot.tokenizer.encoder import Encoder
 from ingot.tokenizer.marks import Marks
 from ingot.tokenizer.rendering import Template
 from ingot.tokenizer.template import PLAIN_TEMPLATE, TEMPLATE, source_of
@@ -98,14 +101,52 @@ class ChatTemplate:
         """
         return self.encode_batch([messages])[0]
 
-    def encode_batch(self, conversations: Sequence[Sequence[Turn]]) -> list[Encoded]:
-        """Each of `conversations` as `encode` gives it; on all cores."""
+    def encode_batch(self, conversations: Sequence[Sequence[Turn]], library: Encoder | None = None) -> list[Encoded]:
+        """Each of `conversations` as `encode` gives it; on all cores, and where that changes nothing by `library`."""
+        if library and self._sizes is not None:
+            return self._encode_apart(conversations, library, self._sizes)
         read = [self._marks.read(self._rendered(messages, learn=True)) for messages in conversations]
         found = self._twin.encode_batch([text for text, _ in read], add_special_tokens=False)
-        return [
-            Encoded(np.array(encoding.ids, self._tokenizer.dtype), _covered(encoding.offsets, spans))
-            for encoding, (_, spans) in zip(found, read, strict=True)
-        ]
+        encoded = []
+        for encoding, (_, spans) in zip(found, read, strict=True):
+            begins, ends = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
+            encoded.append(Encoded(np.array(encoding.ids, self._tokenizer.dtype), _covered(begins, ends, spans)))
+        return encoded
+
+    def _encode_apart(
+        self, conversations: Sequence[Sequence[Turn]], library: Encoder, sizes: NDArray[np.int64]
+    ) -> list[Encoded]:
+        """By `library`, from special token to special token; what tokens cover follows from their `sizes` in bytes."""
+        plain: list[str] = []
+        parted, spans = [], []
+        for messages in conversations:
+            text, learned = self._marks.read(self._rendered(messages, learn=True), _utf8_size)
+            pieces, special = self._marks.parted(text)
+            parted.append((len(pieces), special))
+            spans.append(learned)
+            plain += pieces
+        ids, counts = library.encode(plain)
+        ends, at, begin, encoded = np.cumsum(counts), 0, 0, []
+        for (count, special), learned in zip(parted, spans, strict=True):
+            own = ends[at : at + count] - begin
+            whole = np.insert(ids[begin : begin + own[-1]], own[:-1], special)
+            after = np.cumsum(sizes[whole])
+            encoded.append(Encoded(whole, _covered(after - sizes[whole], after, learned)))
+            at, begin = at + count, begin + int(own[-1])
+        return encoded
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int64] | None:
+        """Bytes of text that each id stands for, secret names included; None: text can't be encoded in parts."""
+        described = json.loads(self._tokenizer.content)
+        flags = ("single_word", "lstrip", "rstrip", "normalized")  # with which a token looks at its neighbours
+        plain = all(token["special"] and not any(map(token.get, flags)) for token in described["added_tokens"])
+        if not plain or described["normalizer"] or not self._tokenizer.exact or not pattern(described["pre_tokenizer"]):
+            return None
+        sizes = self._tokenizer.token_bytes()
+        for token in self._tokenizer.special.values():
+            sizes[token] = _utf8_size(self._marks.secret(token))
+        return sizes
 
     @cached_property
     def stops(self) -> tuple[int, ...]:
@@ -187,10 +228,15 @@ def under_secret_names(description: dict[str, Any], special: Mapping[str, int], 
     )
 
 
-def _covered(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
-    """Which tokens, by their (begin, end) in the text, stand for a character of one of the spans."""
-    begins, ends = np.array(offsets, np.int64).reshape(-1, 2).T
+def _utf8_size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _covered(begins: NDArray[np.int64], ends: NDArray[np.int64], spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Which tokens, from `begins` to `ends` in the text (T,), stand for a part of one of the spans."""
     mask = np.zeros(len(begins), np.bool_)
-    for begin, end in spans:
-        mask[np.searchsorted(ends, begin, "right") : np.searchsorted(begins, end, "left")] = True
+    first, behind = np.array(spans, np.int64).reshape(-1, 2).T
+    chosen = zip(np.searchsorted(ends, first, "right"), np.searchsorted(begins, behind, "left"), strict=True)
+    for begin, end in chosen:
+        mask[begin:end] = True
     return mask

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 HEAD, TAIL = "\ufdd0", "\ufdd1"  # noncharacters: no normalisation touches them, no template looks for them
 BREAK, BEGIN, STOP = -1, -2, -3  # signs of marks; one that is not negative is the special token that the mark hides
@@ -23,6 +23,7 @@ class Marks:
         longest_first = sorted(special, key=len, reverse=True)  # as the library finds them
         self.special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._found = re.compile(rf"{self._key}:(-?\d+){TAIL}|({self.special.pattern})")
+        self._secret = re.compile(rf"{self._key}!(\d+){TAIL}")
         self._longest = max(map(len, special), default=0)
         self._heads = {name[:size] for name in special for size in range(1, len(name))}
         self._tails = {name[size:] for name in special for size in range(1, len(name))}
@@ -49,10 +50,15 @@ class Marks:
         core = text.strip()
         return self._within(text, f"{self.begin}{core}{self.stop}") if core else text
 
-    def read(self, rendered: str) -> tuple[str, list[tuple[int, int]]]:
+    def parted(self, text: str) -> tuple[list[str], list[int]]:
+        """What `read` gave, apart: the plain text before, between and behind special tokens, and their ids."""
+        pieces = self._secret.split(text)
+        return pieces[::2], list(map(int, pieces[1::2]))
+
+    def read(self, rendered: str, size_of: Callable[[str], int] = len) -> tuple[str, list[tuple[int, int]]]:
         """What a template made of marked messages: without marks, special tokens under their secret names, and spans.
 
-        A span is the (begin, end) of characters between two marks.
+        A span is the (begin, end) of characters between two marks, or of whatever `size_of` counts.
         """
         pieces: list[str] = []
         spans: list[tuple[int, int]] = []
@@ -63,7 +69,7 @@ class Marks:
                 pieces += rendered[at : found.start()], self.secret(self._tokens[found[2]])
             else:
                 pieces += rendered[at : found.start()], self._names[sign] if found[1] and sign >= 0 else ""
-            size += len(pieces[-2]) + len(pieces[-1])
+            size += size_of(pieces[-2]) + size_of(pieces[-1])
             at = found.end()
             if sign == BEGIN:
                 begin = size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from pathlib import Path
@@ -13,9 +14,14 @@ from ingot.engine.device import copy_rate
 from ingot.estimate.devices import Device, kind_of
 from ingot.model.architecture import parameter_counts
 from ingot.model.memory import Precision
+from ingot.recipe import Recipe
+from ingot.rhythm import Duration
 from ingot.train.forecast import Outlook, most_memory
+from ingot.train.loop import State
 from ingot.train.parts import Parts
 from ingot.train.timetable import Timetable
+
+LONGER = 4  # times the duration of a complete run are proposed to train on
 
 
 def announce(parts: Parts) -> None:
@@ -29,8 +35,6 @@ def announce(parts: Parts) -> None:
     )
     text = "text streamed live" if parts.live else f"{view.tokens:,} tokens in {view.documents:,} documents"
     say(f"{text}; {parts.cache.held_out.tokens:,} held out")
-    if parts.state.step:
-        say(f"going on from step {parts.state.step:,}")
 
 
 def begin_records(parts: Parts, rows: list[str]) -> bool:
@@ -112,18 +116,43 @@ def close(parts: Parts, complete: bool, timetable: Timetable | None) -> None:
         say(f"stopped and saved at step {state.step:,}{of_all}; the same command goes on")
     else:
         say("stopped before the first step; the same command begins again")
-    say_what_next(parts)
+    say_what_next(parts, complete=complete)
     parts.tracker.close()  # last: a tracker may take its time to send what is left
 
 
-def say_what_next(parts: Parts) -> None:
-    """Where to look, and what to try."""
+def say_complete(parts: Parts) -> None:
+    """Say of a run that was asked for again that nothing of it is left to do."""
+    learned_out = parts.state.learned_out(parts.recipe.early_stopping)
+    more = "; a larger early_stopping.patience goes on with it" if learned_out else ""
+    parts.meter.say(f"this run is complete, with {parts.state.step:,} steps{more}")
+    say_what_next(parts, complete=True)
+
+
+def say_what_next(parts: Parts, *, complete: bool) -> None:
+    """What to try, how a `complete` run is trained longer, and where to look."""
     if parts.state.step:
         prompt = next(iter(parts.recipe.samples.prompts), "The")
         talk, write = f"ingot chat {parts.recipe.name}", f'ingot generate {parts.recipe.name} "{prompt}"'
         where = "" if parts.recipe.runs == Path("runs") else f" --runs {shlex.quote(str(parts.recipe.runs))}"
         parts.meter.say(f"try it:    {talk if parts.chat else write}{where}")
+    if complete and (command := longer(parts.recipe, parts.state)):
+        parts.meter.say(f"longer:    {command}")
     parts.meter.say(f"report:    {parts.recipe.folder / 'report.html'}")
+
+
+def longer(recipe: Recipe, state: State) -> str:
+    """The command that trains a complete run on; empty where it learns no more, or can't become longer.
+
+    It names the recipe that the run keeps, which has in it all that the run was begun with.
+    """
+    if state.learned_out(recipe.early_stopping) or recipe.mixture_changes:
+        return ""
+    duration = Duration.parse(recipe.train.duration)
+    times = LONGER
+    if duration.unit == "minute":  # that the run may have taken more of than it was given
+        times = max(times, math.ceil(2 * state.seconds / 60 / duration.amount))
+    file = shlex.quote(str(recipe.folder / "recipe.yaml"))
+    return f'ingot train {file} train.duration="{duration * times}"'
 
 
 def outlook(parts: Parts, steps: int) -> Outlook:

@@ -15,21 +15,20 @@ from ingot.dashboard.report import write_report
 from ingot.data.loader import held_out_batches
 from ingot.distributed import World
 from ingot.engine.device import keep_freed_memory
-from ingot.errors import UserError
+from ingot.errors import Stopped, UserError
 from ingot.evaluate.loss import held_out_loss
 from ingot.files import write_atomically
 from ingot.generate.generator import Generator
 from ingot.generate.sampling import Sampling
 from ingot.model.architecture import parameter_counts
 from ingot.recipe import Recipe
-from ingot.train.account import announce, begin_records, close, outlook, record_rollback, say_what_next
+from ingot.train.account import announce, begin_records, close, outlook, record_rollback, say_complete
 from ingot.train.folder import begin, locked, nothing_left
 from ingot.train.forecast import sized
 from ingot.train.loop import Loop, State
 from ingot.train.parts import Parts
 from ingot.train.saving import Saving
 from ingot.train.settle import compiles, measured_steps, planned_steps, wants_compiled
-from ingot.train.stop import Stopped
 from ingot.train.tasks import Tasks
 from ingot.train.timetable import Timetable
 
@@ -75,10 +74,10 @@ class Run:
         parameters = parameter_counts(parts.arch)["total"]
         steps = planned_steps(parts.recipe, parts.state, epoch_tokens=parts.rows.epoch_tokens, parameters=parameters)
         if parts.found and steps is not None and self._is_complete(parts.found, steps):
-            longer = "a longer train.duration" if parts.found.step >= steps else "a larger early_stopping.patience"
-            parts.meter.say(f"this run is complete; {longer} goes on with it")
-            say_what_next(parts)
+            say_complete(parts)
             return
+        if parts.state.step:
+            parts.meter.say(f"going on from step {parts.state.step:,}")
         with parts.stop:
             timetable = self._settled(steps)
             complete = timetable is not None and self._drive(timetable)

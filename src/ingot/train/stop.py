@@ -9,12 +9,9 @@ from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
 from ingot.distributed import World
+from ingot.errors import Stopped
 
 T = TypeVar("T")
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal that took effect when all was saved, and was answered: nothing is left to say."""
 
 
 class Stop:

@@ -7,8 +7,8 @@ import pytest
 
 from ingot.data.build import build
 from ingot.data.build.plan import Corpus
-from ingot.data.build.report import count, lines, size, warnings
-from ingot.data.source import HeldOut, Local
+from ingot.data.build.report import count, lines, places, size, warnings
+from ingot.data.source import Conversations, HeldOut, Local
 from ingot.tokenizer.tokenizer import Tokenizer
 
 
@@ -45,6 +45,28 @@ def test_every_record_is_told_of(tmp_path: Path, tokenizer: Tokenizer):
     assert said[1] == f"{tmp_path}/b.txt: 1 file, 17 bytes, 1 document"
     assert f"dropped 1 record: not JSON (at {tmp_path}/a.jsonl:3)" in said
     assert json.loads((cache.folder / "report.json").read_bytes()) == report
+
+
+def test_a_line_that_holds_many_records_is_named_once(tmp_path: Path, tokenizer: Tokenizer):
+    lone, talk = {"messages": [{"role": "user", "content": "Hi"}]}, {"messages": ["Hello, you.", "And you."]}
+    (tmp_path / "talks.json").write_text(json.dumps([lone] * 3 + [talk]))
+    corpus = Corpus((Conversations(path=f"{tmp_path}/talks.json"),), HeldOut(share=0))
+    report = build(corpus, tokenizer, tmp_path / "cache").report
+    assert [entry["examples"] for entry in report["dropped"].values()] == [[f"{tmp_path}/talks.json:1"]]
+    told = f"dropped 3 records: fewer than two turns (the first at {tmp_path}/talks.json:1)"
+    assert told in lines(report)
+
+
+@pytest.mark.parametrize(
+    ("examples", "told"),
+    [
+        (["a.jsonl:3", "a.jsonl:7", "b.jsonl:1", "a.jsonl:9"], "a.jsonl:3, 7, 9; b.jsonl:1"),
+        (["a.parquet, row 1,000", "a.txt, byte 70000000"], "a.parquet, row 1,000; a.txt, byte 70000000"),
+        (["C:\\a.jsonl:3", "C:\\a.parquet, row 4"], "C:\\a.jsonl:3; C:\\a.parquet, row 4"),
+    ],
+)
+def test_lines_of_one_file_stand_behind_its_name(examples: list[str], told: str):
+    assert places(examples) == told
 
 
 def test_a_vocabulary_that_suits_its_text_is_not_warned_of():

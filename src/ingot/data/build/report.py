@@ -96,10 +96,22 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
 def remarks(report: Mapping[str, Any]) -> Iterator[str]:
     """What was left out, and where the first of each kind are."""
     for reason, entry in report["dropped"].items():
-        first = f"the first at {', '.join(entry['examples'])}" if entry["count"] > 1 else f"at {entry['examples'][0]}"
-        yield f"dropped {count(entry['count'], 'record')}: {reason} ({first})"
+        first = "the first at" if entry["count"] > 1 else "at"
+        yield f"dropped {count(entry['count'], 'record')}: {reason} ({first} {places(entry['examples'])})"
     if report["messages_cut"]:
         yield f"left out {count(report['messages_cut'], 'message')} that no answer follows"
+
+
+def places(examples: Sequence[str]) -> str:
+    """Places in a few words, the lines of one file behind its name: `a.jsonl:3, 7; b.jsonl:1`."""
+    lines: dict[str, list[str]] = {}
+    for place in examples:
+        file, _, line = place.rpartition(":")
+        if line.isdecimal():
+            lines.setdefault(file, []).append(line)
+        else:  # a row of a table, or a byte far inside a file
+            lines[place] = []
+    return "; ".join(f"{file}:{', '.join(numbers)}" if numbers else file for file, numbers in lines.items())
 
 
 def warnings(report: Mapping[str, Any], vocabulary: int, asked: int | None) -> Iterator[str]:

@@ -59,7 +59,8 @@ class Speller:
         texts = [record.text for record in records if isinstance(record, Document)]
         if len(texts) == len(records):
             return self._documents(texts)
-        talks = iter(self._chat.encode_batch([one.messages for one in records if isinstance(one, Conversation)]))
+        messages = [record.messages for record in records if isinstance(record, Conversation)]
+        talks = iter(self._chat.encode_batch(messages, self._encoder))
         each = [
             self._documents([record.text]) if isinstance(record, Document) else self._led(next(talks))
             for record in records
