@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -10,6 +11,8 @@ from typing import Any, Literal, Self
 _DURATION = re.compile(r"([\d_.]+)\s*([kMB]?)\s+(steps?|tokens?|epochs?|minutes?|tokens? per parameter)")
 _SCALE = {"": 1, "k": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 _EVERY = re.compile(r"(\d+)\s+steps?|(\d+(?:\.\d+)?)\s*%|(?:(\d+)\s+)?(epochs?)|never")
+
+LONGER = 4  # times the duration of a complete run are proposed to train on
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,11 @@ class Duration:
         cls.parse(str(value))
         return str(value)
 
-    def __mul__(self, times: int) -> Self:
-        """So many times as long."""
+    def longer(self, seconds: float) -> Self:
+        """What a run of this duration that took `seconds` may be given to learn a good deal more."""
+        times = LONGER
+        if self.unit == "minute":  # that it may have taken more of than it was given
+            times = max(times, math.ceil(2 * seconds / 60 / self.amount))
         return replace(self, amount=self.amount * times)
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from ingot.dashboard.markup import NONE_YET, Row, count, entries, mapping, table
 from ingot.dashboard.run import RunRecord, flatten
 from ingot.dashboard.series import number, spread
 from ingot.dashboard.text import DASH, compact, duration, escape, plain, setting
+from ingot.rhythm import Duration
 
 SAMPLE_STEPS = 60  # of all at which samples were written
 PRINTED_SAMPLE_STEPS = 5  # of those, on paper
@@ -246,7 +247,11 @@ def _commands(run: RunRecord) -> list[tuple[str, str]]:
             found.append(("Let it write", f"ingot generate {name} {shlex.quote(prompt)}{where}"))
     if run.state != "finished":
         return [*found, ("Go on where it stands", f"ingot train {recipe_file}")]
-    longer = _doubled(str(run.setting("train.duration") or "5 minutes"))
+    try:
+        given = Duration.parse(str(run.setting("train.duration")))
+    except ValueError:  # a recipe that was edited, or is gone
+        return found
+    longer = given.longer(max(0.0, number(run.latest("seconds"))))
     return [*found, ("Train it longer", f'ingot train {recipe_file} train.duration="{longer}"')]
 
 
@@ -260,12 +265,6 @@ def planned_steps(run: RunRecord) -> float:
     if not said or (wanted and wanted[1] != said[2]):  # a run to be extended knows only what it was before
         return math.nan
     return float(said[1])
-
-
-def _doubled(length: str) -> str:
-    """A duration such as `5 minutes`, doubled; one that is not understood becomes ten minutes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)( ?[kMB]? [a-z ]+)", length.strip())
-    return f"{2 * float(match[1]):.12g}{match[2]}" if match else "10 minutes"
 
 
 def _cut(text: Any, room: int) -> str:

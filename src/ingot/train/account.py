@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 from pathlib import Path
@@ -20,8 +19,6 @@ from ingot.train.forecast import Outlook, most_memory
 from ingot.train.loop import State
 from ingot.train.parts import Parts
 from ingot.train.timetable import Timetable
-
-LONGER = 4  # times the duration of a complete run are proposed to train on
 
 
 def announce(parts: Parts) -> None:
@@ -147,12 +144,9 @@ def longer(recipe: Recipe, state: State) -> str:
     """
     if state.learned_out(recipe.early_stopping) or recipe.mixture_changes:
         return ""
-    duration = Duration.parse(recipe.train.duration)
-    times = LONGER
-    if duration.unit == "minute":  # that the run may have taken more of than it was given
-        times = max(times, math.ceil(2 * state.seconds / 60 / duration.amount))
+    duration = Duration.parse(recipe.train.duration).longer(state.seconds)
     file = shlex.quote(str(recipe.folder / "recipe.yaml"))
-    return f'ingot train {file} train.duration="{duration * times}"'
+    return f'ingot train {file} train.duration="{duration}"'
 
 
 def outlook(parts: Parts, steps: int) -> Outlook:
