@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -122,6 +124,21 @@ def test_the_harness_runs_an_ingot_model(tmp_path, model_folder: Callable[..., P
     assert _figures(ours, "local_text") == pytest.approx(_figures(theirs, "local_text"), rel=1e-5)
     written = [[sample["resps"] for sample in one["samples"]["local_write"]] for one in (ours, theirs)]
     assert written[0] == written[1]
+
+
+def test_the_harness_finds_the_model_in_every_python_that_has_ingot():
+    try:
+        files = metadata.distribution("ingot").files or []
+    except metadata.PackageNotFoundError:
+        pytest.skip("ingot runs from its sources here, and is not installed")
+    assert {"ingot_lm_eval.pth", "ingot_lm_eval.py"} <= set(map(str, files))
+    code = "import sys; before = set(sys.modules); import lm_eval; from lm_eval.api.registry import get_model\n"
+    code += "assert not {'ingot', 'lm_eval'} & before; print(get_model('ingot'), get_model('dummy'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n")[0] == (
+        "<class 'ingot.evaluate.harness.Harnessed'> <class 'lm_eval.models.dummy.DummyLM'>"
+    )
 
 
 def _figures(found: dict[str, Any], task: str) -> dict[str, float]:

@@ -1,24 +1,16 @@
-"""lm-evaluation-harness with ingot's models: `python -m ingot.evaluate.harness --model ingot --model_args ref=demo …`.
+"""lm-evaluation-harness with ingot's models: `lm_eval --model ingot --model_args ref=demo …`.
 
-The harness finds models in its own registry alone, so something has to put ours there: this module does, once it is
-imported. As a program it is `lm_eval` with the model `ingot`; in Python `import ingot.evaluate.harness` comes first.
+The harness finds the model by `ingot_lm_eval`, or once this module is imported.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import lm_eval.models  # noqa: F401  (its own models first: it looks for them only while none is known)
 import numpy as np
-
-try:
-    import lm_eval.models  # noqa: F401  (its own models first: it looks for them only while none is known)
-except ModuleNotFoundError:
-    if __name__ != "__main__":
-        raise
-    sys.exit("ingot: lm_eval is not installed; pip install 'ingot[eval]'")
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
@@ -109,14 +101,3 @@ def _each_question(
         parts = fitted(Question(tokens, [requests[place][2] for place in places]), context)
         whole = len(parts) == 1
         yield from ((part, places if whole else [place]) for part, place in zip(parts, places, strict=not whole))
-
-
-def main() -> None:
-    """The harness's own command line."""
-    from lm_eval.__main__ import cli_evaluate
-
-    cli_evaluate()
-
-
-if __name__ == "__main__":
-    main()
