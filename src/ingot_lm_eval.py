@@ -31,7 +31,7 @@ class Finder:
 
         spec = find_spec(name)
         if spec and spec.loader:
-            spec.loader.exec_module = _filled(spec.loader.exec_module)  # type: ignore[method-assign]
+            spec.loader.exec_module = _filled(spec.loader.exec_module)  # type: ignore[method-assign, assignment]
         return spec
 
 
