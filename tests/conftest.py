@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,11 @@ from ingot.model.initial import Scaled
 from ingot.tokenizer.chat import ChatTemplate
 from ingot.tokenizer.tokenizer import Tokenizer
 from ingot.tokenizer.training import BPE
+
+
+def pytest_configure() -> None:
+    """Tests that press Ctrl-C mean it, also where a shell began them in the background, deaf to that signal."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
