@@ -71,6 +71,11 @@ def test_steps_settled_for_another_duration_are_no_plan() -> None:
     assert "steps" not in plan(run)
 
 
+def test_what_has_learned_out_is_not_to_be_trained_longer() -> None:
+    assert "Train it longer" in sections.commands(told(FIRST))
+    assert "Train it longer" not in sections.commands(told(FIRST, "400 steps for 5 minutes"))
+
+
 def test_a_plan_of_a_shorter_run_is_not_set_beside_a_longer_one() -> None:
     outlook = {"kind": "outlook", "step": 9, "seconds": 99, "memory": 2e9}
     assert "1.6 minutes" in plan(told([*FIRST[:20], outlook, *FIRST[20:]]))

@@ -50,14 +50,20 @@ def progress(run: RunRecord) -> str:
     steps, planned, state = run.latest("step"), planned_steps(run), run.state
     if not math.isfinite(steps):
         return f"{state.capitalize()}: {planned:,.0f} steps planned" if math.isfinite(planned) else state.capitalize()
-    if state == "finished":
-        early = math.isfinite(planned) and steps < planned
-        told = f"Finished early: {steps:,.0f} of {planned:,.0f} steps" if early else f"Finished: all {steps:,.0f} steps"
+    if finished_early(run):
+        told = f"Finished early: {steps:,.0f} of {planned:,.0f} steps"
+    elif state == "finished":
+        told = f"Finished: all {steps:,.0f} steps"
     else:
         of_all = f" of {planned:,.0f}" if math.isfinite(planned) else ""
         told = f"{state.capitalize()}: {steps:,.0f}{of_all} steps"
     ways = dict.fromkeys(how for how, _ in run.gone_on)
     return ", ".join([told, *(_gone_on(how, [step for one, step in run.gone_on if one == how]) for how in ways)])
+
+
+def finished_early(run: RunRecord) -> bool:
+    """Whether it is finished before its last planned step, having learned out."""
+    return run.state == "finished" and run.latest("step") < planned_steps(run)
 
 
 def _gone_on(how: str, steps: list[float]) -> str:
@@ -247,6 +253,8 @@ def _commands(run: RunRecord) -> list[tuple[str, str]]:
             found.append(("Let it write", f"ingot generate {name} {shlex.quote(prompt)}{where}"))
     if run.state != "finished":
         return [*found, ("Go on where it stands", f"ingot train {recipe_file}")]
+    if finished_early(run):
+        return found
     try:
         given = Duration.parse(str(run.setting("train.duration")))
     except ValueError:  # a recipe that was edited, or is gone

@@ -23,6 +23,7 @@ from ingot.tokenizer.byte_pairs import pattern
 from ingot.tokenizer.encoder import Encoder
 from ingot.tokenizer.marks import Marks
 from ingot.tokenizer.rendering import Template
+from ingot.tokenizer.spelling import utf8_size
 from ingot.tokenizer.template import PLAIN_TEMPLATE, TEMPLATE, source_of
 from ingot.tokenizer.tokenizer import Tokenizer
 
@@ -120,7 +121,7 @@ class ChatTemplate:
         plain: list[str] = []
         parted, spans = [], []
         for messages in conversations:
-            text, learned = self._marks.read(self._rendered(messages, learn=True), _utf8_size)
+            text, learned = self._marks.read(self._rendered(messages, learn=True), utf8_size)
             pieces, special = self._marks.parted(text)
             parted.append((len(pieces), special))
             spans.append(learned)
@@ -145,7 +146,7 @@ class ChatTemplate:
             return None
         sizes = self._tokenizer.token_bytes()
         for token in self._tokenizer.special.values():
-            sizes[token] = _utf8_size(self._marks.secret(token))
+            sizes[token] = utf8_size(self._marks.secret(token))
         return sizes
 
     @cached_property
@@ -226,10 +227,6 @@ def under_secret_names(description: dict[str, Any], special: Mapping[str, int], 
     return tokenizers.Tokenizer.from_str(
         json.dumps(description | {"post_processor": None, "truncation": None, "padding": None})
     )
-
-
-def _utf8_size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
 
 
 def _covered(begins: NDArray[np.int64], ends: NDArray[np.int64], spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:

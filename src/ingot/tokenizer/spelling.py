@@ -11,6 +11,11 @@ from ingot.errors import UserError
 MOST = 2**24  # tokens of any tokenizer
 
 
+def utf8_size(text: str) -> int:
+    """Bytes of a text; what is ASCII alone need not be encoded for it."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
 def pieces(description: Mapping[str, Any], vocabulary: Mapping[str, int], where: str) -> list[bytes]:
     """The bytes of each id, by the decoder that a `tokenizer.json` names. Raises UserError for an unknown one."""
     steps = list(_steps(description.get("decoder")))

@@ -23,6 +23,7 @@ from ingot.data.document import Conversation, Document, Dropped, Record
 from ingot.data.drops import Drops
 from ingot.data.signatures import comparable, signatures
 from ingot.files import new_file
+from ingot.tokenizer.spelling import utf8_size
 
 BATCH_BYTES = 2**20  # of text that is encoded at once
 BATCH_RECORDS = 2**14  # at most: records may be short, or dropped
@@ -94,8 +95,8 @@ def text_bytes(record: Record) -> int:
     if isinstance(record, Dropped):
         return 0
     if isinstance(record, Conversation):
-        return sum(len(message.content.encode()) for message in record.messages)
-    return len(record.text) if record.text.isascii() else len(record.text.encode())
+        return sum(utf8_size(message.content) for message in record.messages)
+    return utf8_size(record.text)
 
 
 def _until(batch: list[Item], kept: list[Item], count: int) -> list[Item]:
