@@ -19,7 +19,7 @@ demo: $(VENV)/demo.stamp  ## Raise a small model from packaged text in minutes: 
 	@trap : INT; $(RUN) -m ingot demo || [ $$? -eq 130 ]  # Ctrl-C ends the demo in good order: no error of make's
 
 test: $(VENV)/dev.stamp  ## Run the tests
-	$(RUN) -m pytest --numprocesses 3 --dist loadfile  # tests wait for processes, so three are at work on two cores
+	$(RUN) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # tests wait: three for two cores
 
 slow: $(VENV)/dev.stamp  ## Run the tests that take minutes
 	$(RUN) -m pytest -m slow

@@ -1,7 +1,8 @@
-"""What several rooms share: a model in a folder of runs, one thread and the same random numbers, a real browser."""
+"""What several rooms share: one thread, a model in a folder of runs, the same random numbers, a real browser."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -23,10 +24,34 @@ from ingot.tokenizer.chat import ChatTemplate
 from ingot.tokenizer.tokenizer import Tokenizer
 from ingot.tokenizer.training import BPE
 
+# Files whose tests take over 20 seconds of a processor, most of them in a few tests.
+LONGEST = {
+    "convert/test_coded.py",
+    "convert/test_damaged.py",
+    "engine/test_parallel.py",
+    "sweep/test_job.py",
+    "tokenizer/test_chat.py",
+    "train/test_health.py",
+    "train/test_ranks.py",
+    "train/test_run.py",
+    "train/test_saving.py",
+}
+
 
 def pytest_configure() -> None:
-    """Tests that press Ctrl-C mean it, also where a shell began them in the background, deaf to that signal."""
+    """Tests that press Ctrl-C mean it, also where a shell began them in the background, deaf to that signal.
+
+    Here and in the processes that tests start, PyTorch has one thread: matrices as small as theirs are slower on two,
+    and several times slower beside other workers, for threads that wait for each other wait awake.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).as_posix() not in LONGEST)
 
 
 @pytest.fixture(scope="session")
@@ -59,13 +84,13 @@ def llm(runs: Path) -> LanguageModel:
     return load("tiny", runs=runs)
 
 
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Matrices as small as these are slower on two threads, and much slower beside other work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For what PyTorch may part among threads, here and in processes that the test starts."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    torch.set_num_threads(2)
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
-from ingot.config import Choice, Config, explain, override, parse_yaml, to_yaml, validate, yaml_word
+from ingot.config import Choice, Config, explain, nearest, override, parse_yaml, to_yaml, validate, yaml_word
 from ingot.errors import UserError
 
 
@@ -78,8 +78,8 @@ def test_a_choice_is_a_word_or_a_mapping_and_the_first_member_by_default():
         ({"shape": "circel"}, "drawing.yaml: shape: there is no shape of kind 'circel'; did you mean 'circle'?"),
         ({"frame": "circle"}, "there is no square of kind 'circle'; known: square"),
         ({"shape": {"radius": -1}}, "drawing.yaml: shape.radius: input should be greater than 0, not -1"),
-        ({"shape": {"kind": "square", "side": "wide"}}, "drawing.yaml: shape.side: input should be a valid integer"),
-        ({"title": None}, "drawing.yaml: title: input should be a valid string, not None"),
+        ({"shape": {"kind": "square", "side": "wide"}}, "shape.side: a whole number is needed, not 'wide'"),
+        ({"title": None}, "drawing.yaml: title: text is needed, not None"),
         ({"shape": {"kind": ["a"]}}, "drawing.yaml: shape: there is no shape of kind ['a']; known: circle, square"),
         ({"shape": {"kind": {"a": 1}, "side": 1}}, "there is no shape of kind {'a': 1}"),
         ({"shape": 3}, "drawing.yaml: shape: input should be"),
@@ -93,11 +93,20 @@ def test_a_mistake_gets_one_line_with_what_where_and_the_mend(values, line):
     assert "\n" not in str(caught.value)
 
 
+def test_of_many_names_the_nearest_are_shown_and_where_all_of_them_are():
+    many = [f"name-{number}" for number in range(20)]
+    told = nearest("something", ["else", *many], "`ingot list`")
+    assert told.startswith("the nearest of 21 are ") and told.endswith("; `ingot list` shows all")
+    assert told.count("name-") < 20
+    assert nearest("nmae-7", many, "`ingot list`") == "did you mean 'name-7'?"
+    assert nearest("something", ["a", "b"], "`ingot list`") == "known: a, b"
+
+
 def test_a_value_that_does_not_fit_is_sent_only_where_the_caller_says():
     for mend in ("", "see there"):
         with pytest.raises(UserError) as caught:
             validate(Drawing, {"title": 3}, where="drawing.yaml", mend=mend)
-        assert str(caught.value).endswith(f"string, not 3{mend and '; see there'}")
+        assert str(caught.value).endswith(f"text is needed, not 3{mend and '; see there'}")
 
 
 def test_a_missing_key_is_named():
@@ -195,13 +204,13 @@ def test_a_malformed_override_is_refused(assignment):
         (["shape.radius=-1"], "command line: shape.radius=-1: input should be"),
         (["shape={kind: circle, radios: 1}"], "command line: shape.radios: there is no key"),
         (["framed=false", "shape.kind=squid"], "command line: shape.kind=squid: there is no shape of kind 'squid'"),
-        (["title=x", "title=3"], "command line: title=3: input should be a valid string"),
+        (["title=x", "title=3"], "command line: title=3: text is needed"),
         (["frame.sides=1"], "command line: frame.sides=1: there is no key 'sides'; did you mean 'side'?"),
         (["framed.deeper=1"], "command line: framed.deeper=1: true has no keys below it"),
         (["title=[1"], "command line: title=[1: not valid YAML"),
-        (["others=[]"], "drawing.yaml: size.0: input should be"),
-        (["others=[]", "size.0=tall"], "command line: size.0=tall: input should be"),
-        (["size=[1, tall]"], "command line: size.1: input should be"),
+        (["others=[]"], "drawing.yaml: size.0: a number is needed"),
+        (["others=[]", "size.0=tall"], "command line: size.0=tall: a number is needed"),
+        (["size=[1, tall]"], "command line: size.1: a number is needed"),
     ],
 )
 def test_a_mistake_is_looked_for_where_it_was_made(overrides, place):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import psutil
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as some
 
-from ingot.distributed import World, cores, fails_first
+from ingot.distributed import World, cores, fails_first, most_held
 from ingot.errors import UserError
 
 
@@ -37,6 +41,15 @@ def test_before_the_processes_have_met_the_first_one_speaks(monkeypatch):
     assert fails_first()
     monkeypatch.setenv("RANK", "1")
     assert not fails_first()
+
+
+def test_what_a_process_has_held_is_its_own():
+    ballast = bytearray(b"x" * 300_000_000)
+    ours = most_held()
+    assert ours and ours >= max(psutil.Process().memory_info().rss * 0.9, len(ballast))
+    code = "from ingot.distributed import most_held; print(most_held())"
+    theirs = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 0 < int(theirs) < 200_000_000
 
 
 def test_cores_are_shared_with_those_beside(monkeypatch):

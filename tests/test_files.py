@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
+import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from ingot import files
 from ingot.errors import UserError
@@ -24,6 +28,23 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (draft / "part").write_text("x")
         raise RuntimeError
     assert sorted(path.name for path in tmp_path.iterdir()) == ["whole"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_are_as_open_as_the_umask_says_whoever_writes_them(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with files.new_folder(tmp_path / "folder") as draft:
+            (draft / "below").mkdir()
+            save_file({"x": np.zeros(1)}, draft / "below" / "private.safetensors")
+            (draft / "plain").write_text("x")
+        with files.new_file(tmp_path / "alone") as file:
+            file.write(b"x")
+    finally:
+        os.umask(before)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) == 3
+    assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {mode}
 
 
 def test_a_failed_write_keeps_the_old_content(tmp_path, monkeypatch):

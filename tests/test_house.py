@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import ingot
 from ingot.cli import app, run
+from ingot.dashboard.run import flatten
 from ingot.recipe import Recipe, builtin_recipes
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +29,7 @@ NAMES = [str(path.relative_to(SOURCE)) for path in FILES]
 # From the ground up. What stands on one floor imports only from the floors below it; docs/decisions.md says why.
 FLOORS = (
     ("__init__",),
-    ("errors",),
+    ("errors", "extras"),
     ("config", "distributed", "files", "hub", "rhythm"),
     ("model", "tokenizer", "optim", "track"),
     ("data", "generate", "checkpoint"),
@@ -148,10 +150,13 @@ def test_what_a_member_must_do_is_abstract(path):
 
 def test_every_module_imports():
     served = importlib.util.find_spec("fastapi") is not None  # a web framework is imported by the modules that need it
-    for module in pkgutil.walk_packages(ingot.__path__, "ingot."):
-        harness = module.name == "ingot.evaluate.harness" and importlib.util.find_spec("lm_eval") is None
-        if module.name != "ingot.__main__" and (served or not module.name.startswith("ingot.serve.")) and not harness:
-            importlib.import_module(module.name)
+    found = {module.name for module in pkgutil.walk_packages(ingot.__path__, "ingot.")}
+    dotted = {"ingot." + name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in NAMES}
+    assert found == dotted - {"ingot.__init__"}, "each file belongs to a package"
+    for name in sorted(found - {"ingot.__main__"}):
+        harness = name == "ingot.evaluate.harness" and importlib.util.find_spec("lm_eval") is None
+        if (served or not name.startswith("ingot.serve.")) and not harness:
+            importlib.import_module(name)
 
 
 def test_help_imports_nothing_heavy():
@@ -217,7 +222,9 @@ def test_readme_names_make_targets_that_exist():
 def test_readme_recipes_load(text, tmp_path):
     path = tmp_path / "readme.yaml"
     path.write_text(text, encoding="utf-8")
-    Recipe.load(path)
+    loaded, written = dict(flatten(Recipe.load(path).to_dict())), dict(flatten(yaml.safe_load(text)))
+    said = written.keys() & loaded.keys()  # `model: tiny` stands for many keys
+    assert len(said) > 5 and {key: loaded[key] for key in said} == {key: written[key] for key in said}
 
 
 @pytest.mark.parametrize("text", blocks("python"))

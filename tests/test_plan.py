@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ingot.cli import run
+from ingot.config import to_yaml
 from ingot.errors import UserError
 from ingot.estimate.devices import DEVICES, Device, find_device
+from ingot.estimate.text import Text
 from ingot.model.architecture import parameter_counts
-from ingot.plan import make_plan
+from ingot.plan.plan import make_plan
+from ingot.prepare import prepare
 from ingot.recipe import Recipe, builtin_recipes
 from ingot.train.dry import dry_run
+from ingot.train.past import Past, past
 
 NAMES = [name for name in builtin_recipes() if not Recipe.load(name).start]  # the others go on from a run of one's own
 
@@ -65,7 +72,7 @@ def test_a_recipe_for_a_card_fits_that_card(name: str, device: str):
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose speed is known."""
     slow = Device("a machine", "cpu", 16e9, {"fp32": 1e11})
     monkeypatch.setattr("ingot.train.dry.this_device", lambda device, precision: slow)
@@ -114,7 +121,8 @@ def test_the_cost_is_hours_times_devices_times_price():
 @pytest.mark.parametrize(
     ("overrides", "warning"),
     [
-        (["train.duration=10M tokens"], "tokens a parameter are few"),
+        (["train.duration=10M tokens", "model=small"], "tokens a parameter are few"),
+        (["train.duration=1M tokens"], " steps teach little"),
         (["tokenizer.vocabulary=300000"], "of the parameters are the vocabulary's"),
         (["train.duration=9 epochs"], "9.0 epochs: after 4"),
         (["memory.micro_batch=64", "train.batch_tokens=1048576", "model=small"], "memory.micro_batch="),
@@ -124,6 +132,87 @@ def test_the_cost_is_hours_times_devices_times_price():
 def test_what_is_likely_a_mistake_is_said(overrides: list[str], warning: str):
     made = make_plan(Recipe.load("modern-tiny", overrides), find_device("T4"))
     assert any(warning in line for line in made.warnings)
+
+
+@pytest.fixture
+def here(text: Path, tmp_path: Path) -> list[str]:
+    """The demo's recipe on made-up text, in a folder of its own."""
+    places = [f"runs={tmp_path / 'runs'}", f"cache={tmp_path / 'cache'}"]
+    return [f"data.sources=[{{kind: local, path: {text}}}]", "tokenizer.vocabulary=300", *places]
+
+
+def test_what_is_prepared_is_counted_and_what_changed_since_is_not(
+    here: list[str], text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    recipe = Recipe.load("demo", here)
+    files = sorted(text.glob("*.txt"))
+    assert not make_plan(recipe, find_device("T4")).text.exact
+    assert not list(tmp_path.iterdir())  # a plan makes nothing
+    cache = prepare(recipe)
+    for path in files:  # files changed just now are not remembered by their time
+        os.utime(path, (1e9, 1e9))
+    assert not make_plan(recipe, find_device("T4")).text.exact  # that would take reading them
+    assert prepare(recipe).fingerprint == cache.fingerprint
+    made = make_plan(recipe, find_device("T4"))
+    assert made.text == Text(cache.train.tokens, cache.held_out.tokens, exact=True)
+    assert not make_plan(Recipe.load("demo", [*here, "data.held_out.share=0.2"]), find_device("T4")).text.exact
+    capsys.readouterr()
+    assert run(["plan", "demo", *here, "--device", "T4"]) == 0
+    assert f"epochs of {cache.train.tokens:,} tokens of text" in capsys.readouterr().out
+
+
+MACHINE = {"device": "a machine", "cores": 2, "system": "Linux", "torch": "2.13"}
+
+
+def past_run(recipe: Recipe, seconds: float, steps: int = 20, **start: Any) -> None:
+    """The records of a run whose steps took so many seconds after the first, which took longer."""
+    recipe.folder.mkdir(parents=True)
+    settled = recipe.with_training(settled=f"{steps} steps for {recipe.train.duration}", compile="yes")
+    (recipe.folder / "recipe.yaml").write_text(to_yaml(settled.with_memory(micro_batch=4)))
+    begun = {"kind": "start", "step": 0, "time": 1.79e9, "machine": MACHINE, "precision": "fp32", "processes": 1}
+    made = [{"kind": "train", "step": step, "seconds": 9 + step * seconds} for step in range(1, steps + 1)]
+    lines = [json.dumps(record) + "\n" for record in (begun | start, *made)]
+    (recipe.folder / "metrics.jsonl").write_text("".join(lines) + '{"kind": "tr')  # it is going on
+
+
+def test_a_run_of_this_machine_tells_what_its_like_will_take(here: list[str]):
+    recipe = Recipe.load("demo", here)
+    past_run(recipe, 0.5)
+    longer = Recipe.load("demo", [*here, "name=longer", "train.duration=20 minutes", "seed=3"])
+    for like in (recipe, longer):
+        known = past(like, MACHINE, "fp32", 1)
+        assert known and known.run == "demo" and known.compiled
+        assert known.step_seconds == pytest.approx((0.5,))
+    made = make_plan(longer, Device("a machine", "cpu", 16e9, {"fp32": 1e11}), before=known)
+    assert made.steps == 2400 and made.seconds == pytest.approx(1200) and made.beside["compilation"]
+    busy = make_plan(longer, Device("a machine", "cpu", 16e9, {"fp32": 1e10}), before=known)
+    assert busy.beside == made.beside  # what the device shows just now has no say
+
+
+@pytest.mark.parametrize(
+    ("overrides", "start", "steps"),
+    [
+        (["model.layers=3"], {}, 20),
+        (["train.batch_tokens=8192"], {}, 20),
+        (["memory.micro_batch=2"], {}, 20),
+        (["train.compile=no"], {}, 20),
+        ([], {"machine": MACHINE | {"cores": 4}}, 20),
+        ([], {"precision": "bf16"}, 20),
+        ([], {"processes": 2}, 20),
+        ([], {}, 5),
+    ],
+)
+def test_a_run_of_other_steps_or_elsewhere_or_too_short_tells_nothing(
+    here: list[str], overrides: list[str], start: dict[str, Any], steps: int
+):
+    past_run(Recipe.load("demo", here), 0.5, steps, **start)
+    assert past(Recipe.load("demo", [*here, *overrides]), MACHINE, "fp32", 1) is None
+
+
+def test_the_first_recipe_of_all_is_no_mistake():
+    known = Past("demo", "2026-11-22", True, (0.5,))
+    made = make_plan(Recipe.load("demo"), Device("a machine", "cpu", 16e9, {"fp32": 1e11}), before=known)
+    assert made.steps == 600 and not list(made.warnings)
 
 
 def test_a_format_that_the_device_lacks_is_refused():

@@ -25,7 +25,7 @@ def test_builtin_recipes_load_and_survive_a_round_trip(name):
             "command line: model.hiden_size=8: there is no key 'hiden_size'; did you mean 'hidden_size'?",
         ),
         ("model.hidden_size=250", "hidden_size=250 does not divide among 4 heads"),
-        ("model.layers=many", "command line: model.layers=many: input should be a valid integer"),
+        ("model.layers=many", "command line: model.layers=many: a whole number is needed"),
         ("train.batch_tokens=1000", "batch_tokens=1024 is the nearest that does"),
         ("memory.micro_batch=0", "a number of rows from 1 on, or auto, not 0"),
         ("train.duration=soon", "'soon' is no duration"),

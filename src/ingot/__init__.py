@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 # verb → the module and the function that do it
 _VERBS = {
     "evaluate": ("ingot.evaluate.verb", "evaluate"),
-    "plan": ("ingot.plan", "plan"),
+    "plan": ("ingot.plan.job", "plan"),
     "prepare": ("ingot.prepare", "prepare"),
     "train": ("ingot.train.run", "train"),
 }

@@ -249,7 +249,17 @@ def _explain_error(
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return UserError(message, where=at)
-    return UserError(f"{message[0].lower()}{message[1:]}, not {error['input']!r}", where=at, mend=mend)
+    needed = _NEEDED.get(error["type"]) or f"{message[0].lower()}{message[1:]}"
+    return UserError(f"{needed}, not {error['input']!r}", where=at, mend=mend)
+
+
+# What pydantic's longest-winded errors come to.
+_NEEDED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number is needed"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number is needed"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false is needed"),
+    "string_type": "text is needed",
+}
 
 
 def _owner(cls: type[Config], values: Any, path: Sequence[str]) -> type[Config]:
@@ -274,10 +284,18 @@ def config_class(annotation: Any) -> type[Config] | None:
     return next(filter(None, map(config_class, typing.get_args(annotation))), None)
 
 
-def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """The mend for a misspelt name: the nearest known one, or all of them."""
+FEW = 5  # names that one line shows
+
+
+def nearest(name: str, known: Sequence[str] | Mapping[str, Any], all_by: str = "") -> str:
+    """The mend for a misspelt name: the nearest known one, or all of them; of many a few, where `all_by` shows all."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    if near:
+        return f"did you mean {near[0]!r}?"
+    if all_by and len(known) > FEW:
+        some = difflib.get_close_matches(name, list(known), n=FEW, cutoff=0)
+        return f"the nearest of {len(known)} are {', '.join(some)}; {all_by} shows all"
+    return f"known: {', '.join(known)}"
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,22 @@ def cores() -> int:
     return max(1, min(allowed // neighbours(), int(environment("SLURM_CPUS_PER_TASK", str(allowed)))))
 
 
+def most_held() -> int | None:
+    """The most bytes of memory that this process has held so far; None where the system does not tell.
+
+    On Linux by its own book of the process: `resource` goes on from what the program that started this one held.
+    """
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        if peak := [line.split()[1] for line in lines if line.startswith("VmHWM:")]:
+            return int(peak[0]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def compile_into(folder: Path) -> None:
     """Have torch.compile keep what it makes in `folder`; its workers are told by the environment."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.absolute())

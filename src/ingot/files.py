@@ -41,7 +41,8 @@ def draft_of(final: Path) -> Path:
 def new_folder(final: Path) -> Iterator[Path]:
     """A draft folder that becomes `final` by one rename when the block ends well, and vanishes when it does not.
 
-    Raises UserError when the disk is full or not writable; `final` is then absent and nothing else was touched.
+    Its files are as open to others as the umask says, whoever wrote them. Raises UserError when the disk is full or not
+    writable; `final` is then absent and nothing else was touched.
     """
     draft = draft_of(final)
     with disk_errors(final):
@@ -50,7 +51,10 @@ def new_folder(final: Path) -> Iterator[Path]:
         draft.mkdir()
         try:
             yield draft
+            shared = draft.stat().st_mode & 0o666  # as the umask has it; some libraries keep what they write private
             for path in sorted(draft.rglob("*")):
+                if path.is_file():
+                    path.chmod(shared)
                 _flush(path)
             _flush(draft)
             draft.rename(final)

@@ -149,7 +149,7 @@ def told(error: BaseException) -> tuple[str, str]:
     if code:
         return f"the hub answers HTTP {code}", ""
     if root is not None and _switched_off(root):
-        return "the hub is switched off by HF_HUB_OFFLINE", "unset it, or name a source that is at hand"
+        return "the hub is switched off by HF_HUB_OFFLINE", "unset it"
     return "the hub can't be reached", ""
 
 

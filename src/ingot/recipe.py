@@ -81,7 +81,8 @@ class Evaluation(Config):
     """Validation during the run, on held-out documents."""
 
     every: str = "10%"
-    """steps ('100 steps'), a share of the run ('10%'), 'epoch' or 'never'"""
+    """steps ('100 steps'), a share of the run ('10%'; of a short run a larger one, so that evaluations take no more
+    than a quarter of what training does), 'epoch' or 'never'"""
     max_tokens: int = Field(default=50_000, gt=0)
     """tokens scored each time, windows spread evenly over the held-out text; the end of a run scores all of it"""
     tasks: list[str] = []
@@ -120,7 +121,8 @@ class Samples(Config):
     """Text written during the run, so that one can watch the model learn."""
 
     every: str = "10%"
-    """steps ('100 steps'), a share of the run ('10%'), 'epoch' or 'never'"""
+    """steps ('100 steps'), a share of the run ('10%'; of a short run a larger one, of at least 10 steps), 'epoch' or
+    'never'"""
     prompts: list[str] = ["The", "I"]
     """what the samples begin with"""
     max_new_tokens: int = Field(default=60, gt=0)
@@ -147,7 +149,8 @@ class Training(Config):
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
     """number format of the matrix products; auto: the fastest that trains a small model here; fp8: Hopper, torchao"""
     compile: YesNoAuto = "auto"
-    """torch.compile; auto: where a compiler is at hand and the run is long enough to gain from it"""
+    """torch.compile; auto: where a compiler is at hand and the run, as far as can be told when it begins, gains more
+    time by it than compiling takes, which is from about five minutes on; a run keeps to what it began with"""
     save_every: str = "10%"
     """steps, a share of the run, 'epoch' or 'never' (the end, signals and evaluations save all the same)"""
     keep: int = Field(default=2, ge=1)
@@ -364,4 +367,4 @@ def find(recipe: str) -> Path:
         return known[recipe]
     if path.suffix in (".yaml", ".yml") or path.parent != Path():
         raise UserError("there is no such file", where=recipe, mend="check the path, or see `ingot recipes list`")
-    raise UserError(f"there is no recipe {recipe!r}", mend=nearest(recipe, known))
+    raise UserError(f"there is no recipe {recipe!r}", mend=nearest(recipe, known, "`ingot recipes list`"))

@@ -76,6 +76,15 @@ class Every:
         cls.parse(str(value))
         return str(value)
 
+    def spaced(self, steps: int, least: float) -> Self:
+        """The same; but a share of a run of `steps` steps that is less than `least` of them becomes a larger one.
+
+        The run is then as many equal parts as have `least` steps, or one.
+        """
+        if not self.share or self.share * steps >= least:
+            return self
+        return replace(self, share=Fraction(1, max(1, int(steps / least))))
+
     def due(self, step: int, steps: int, epochs: tuple[int, int]) -> bool:
         """Whether it falls due right after `step` of `steps`; a share or an epoch does at the step that completes it.
 

@@ -65,7 +65,7 @@ def test_a_line_that_the_model_can_not_read_is_named_before_anything_is_done(llm
     with pytest.raises(UserError, match=r"in.jsonl:2: the prompt has \d+ tokens"):
         Job(llm, read_prompts(path), SAMPLING).run(output)
     path.write_text('"One"\n{"prompt": "x", "temperature": "hot"}')
-    with pytest.raises(UserError, match=r"in.jsonl:2: temperature: input should be a valid number"):
+    with pytest.raises(UserError, match=r"in.jsonl:2: temperature: a number is needed"):
         Job(llm, read_prompts(path), SAMPLING)
     path.write_text('{"messages": [{"role": "user", "content": "' + "fox " * 300 + '"}]}')
     with pytest.raises(UserError, match=r"in.jsonl:1: the last message has \d+ tokens"):

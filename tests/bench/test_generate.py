@@ -8,6 +8,7 @@ from ingot.bench import generate as bench
 from ingot.bench.generate import bench_generate
 from ingot.bench.writers import Writer
 from ingot.errors import UserError
+from ingot.extras import pip_install
 from ingot.model.architecture import Architecture
 
 
@@ -51,8 +52,8 @@ def test_who_is_not_installed_is_named(contenders, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="nothing of ingot's own could be measured"):
         bench_generate("tiny", 0.0)
     said = capsys.readouterr().out
-    assert "left out: transformers, fp32: pip install 'ingot[hf]'" in said
-    assert "left out: llama.cpp, bf16: pip install 'ingot[export]'" in said
+    assert f"left out: transformers, fp32: {pip_install('hf')}" in said
+    assert f"left out: llama.cpp, bf16: {pip_install('export')}" in said
 
 
 def test_a_shape_that_there_is_not(contenders):

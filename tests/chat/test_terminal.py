@@ -60,7 +60,7 @@ def test_through_a_pipe_it_writes_answers_and_nothing_else(runs: Path, llm: Lang
     [
         (b"Hi\n\xff\xfe\n", "ingot: standard input, line 2: invalid UTF-8; give text in UTF-8\n"),
         (b"fox " * 300, "the model's context is 96; shorten it\n"),
-        (b"/temprature 1\n", "did you mean '/temperature'? A message may begin with //\n"),
+        (b"/temprature 1\n", "did you mean '/temperature'? (a message may begin with //)\n"),
     ],
 )
 def test_through_a_pipe_a_mistake_ends_it_in_one_line(runs: Path, monkeypatch, capsys, typed: bytes, told: str):
@@ -167,7 +167,7 @@ def test_in_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_leaves(runs: Path):
     terminal.wait_for("> ", key="\x03")
     terminal.type("/temprature\n")
     terminal.wait_for(
-        "! there is no command /temprature; did you mean '/temperature'? A message may begin with //\n\n> "
+        "! there is no command /temprature; did you mean '/temperature'? (a message may begin with //)\n\n> "
     )
     terminal.type("fox " * 200 + "\n")
     terminal.wait_for("the model's context is 96; shorten it\n\n> ")

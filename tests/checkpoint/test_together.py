@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from launch import crew, finish, start
 
 from ingot.checkpoint.manifest import verify
 from ingot.checkpoint.state import load_state
@@ -20,9 +19,7 @@ from ingot.checkpoint.store import Checkpoints
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     script = Path(__file__).with_name("ranks.py")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run([*launcher, str(folder)], capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    finish(start(crew(str(script), str(folder))))
     return folder
 
 

@@ -29,11 +29,6 @@ ARCHITECTURES = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def small_matrices(one_thread: None) -> None:
-    """All that the tests of this room compute."""
-
-
 @pytest.fixture(params=ARCHITECTURES)
 def arch(request: pytest.FixtureRequest) -> Architecture:
     return ARCHITECTURES[request.param]

@@ -54,8 +54,8 @@ def imported(bases: Path, first: int, last: int, room: Path) -> list[dict[str, s
     program = Path(__file__).with_name("damage.py")
     room.mkdir(exist_ok=True)
     command = [sys.executable, str(program), str(bases), str(first), str(last), str(room)]
-    source = str(Path(__file__).parents[2] / "src")
-    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": source, "PATH": ""}, check=False)
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "PATH": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == last - first, f"number {first + len(found)} ended the process: {done.stderr[-2000:]}"
     return found

@@ -272,6 +272,7 @@ def test_an_outage_before_the_start_brings_the_first_fallback_that_can_be_had(hu
     assert settled["kind"] == "local"
     error = ask(dataset="someone/first", fallback=fallback, patience=100)["error"]
     assert error.startswith("someone/first: the hub answers HTTP 503, and none of its fallbacks can be had")
+    assert error.endswith("text of your own needs no hub: 'data.sources=[{kind: local, path: FOLDER}]'")
 
 
 def test_an_outage_in_the_middle_that_outlasts_the_patience_is_one_line_and_no_loss(hub, ask):

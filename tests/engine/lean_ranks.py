@@ -1,4 +1,4 @@
-"""What every rank of test_lean_ranks.py runs, under torchrun or alone: narrow optimizer state, shared out."""
+"""What every rank of test_lean_ranks.py runs, one of two or alone: narrow optimizer state, shared out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every rank of test_parallel.py runs, under torchrun or alone, and leaves in a file what it found.
+"""What every rank of test_parallel.py runs, one of several or alone, and leaves in a file what it found.
 
 Alone it is the reference that several ranks are held against.
 """

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import platform
 from types import SimpleNamespace
 
+import psutil
+import pytest
 import torch
 
 from ingot.engine import device as rooms
-from ingot.engine.device import describe, keep_freed_memory, matmul_peak, silence_missing_cuda
+from ingot.engine.device import describe, give_back_freed_memory, keep_freed_memory, matmul_peak, silence_missing_cuda
 
 CPU = torch.device("cpu")
 
@@ -55,3 +58,18 @@ def test_the_machine_is_described_and_its_memory_kept():
     keep_freed_memory(CPU)
     machine = describe(CPU).to_dict()
     assert machine["device"] and machine["cores"] == torch.get_num_threads() and machine["memory_gb"] > 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_freed_memory_stays_until_it_is_given_back():
+    def held() -> int:
+        return psutil.Process().memory_info().rss
+
+    keep_freed_memory(CPU)
+    give_back_freed_memory(CPU)
+    before = held()
+    block = torch.ones(50_000_000)  # 200 MB
+    del block
+    assert held() - before > 150_000_000
+    give_back_freed_memory(CPU)
+    assert held() - before < 50_000_000

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from launch import crew, finish, start
 
 from ingot.checkpoint.state import load_state
 
@@ -20,12 +19,7 @@ COURSES = ("adamw8bit", "muon-bf16")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     """By number of ranks, what they left."""
     folder = tmp_path_factory.mktemp("lean")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for words in ([], launcher):
-        done = subprocess.run(
-            [sys.executable, *words, str(SCRIPT), str(folder)], capture_output=True, text=True, timeout=200
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    finish(start(crew(str(SCRIPT), str(folder), sizes="1,2")))
     return {size: load_state(folder / f"found-{size}") for size in (1, 2)}
 
 

@@ -20,8 +20,6 @@ from ingot.model.architecture import Architecture
 from ingot.model.decoder import Decoder
 from ingot.optim.optimizer import AdamW
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CPU = torch.device("cpu")
 SHAPE = Architecture(family="gpt2", vocabulary=61, context=32, layers=4, hidden_size=32, heads=2, dropout=0.2)
 

@@ -1,12 +1,10 @@
 """Two processes are one: the same losses, norms and weights, whatever each of them holds; a state moves between them.
 
-What is compared is made by ranks.py: by one process alone, by two under torchrun, and by one again, from their state.
+What is compared is made by ranks.py: by one process alone, by two, and by one again, from their state.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -15,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from launch import crew, finish, start, torchrun
 
 from ingot.checkpoint.state import load_state
 
@@ -33,11 +32,6 @@ Found = Callable[[str], tuple[dict[str, Any], dict[str, Any]]]
 NEAR = {"rel": 1e-6, "abs": 1e-6}  # float32, summed in another order
 
 
-def torchrun(script: Path, *words: str, processes: int = 2) -> list[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [*command, str(script), *words]
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What one process found about a way to share the work, and what two did."""
@@ -45,10 +39,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     @cache
     def of(family: str) -> tuple[dict[str, Any], dict[str, Any]]:
         folder = tmp_path_factory.mktemp("ranks")
-        alone = [sys.executable, str(SCRIPT), str(folder), family]
-        for command in (alone, torchrun(SCRIPT, str(folder), family), alone):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=400)
-            assert done.returncode == 0, done.stderr
+        finish(start(crew(str(SCRIPT), str(folder), family, sizes="1,2,1")), seconds=900)
         return load_state(folder / "found-1"), load_state(folder / "found-2")
 
     return lambda kind: of("native" if kind in NATIVE else "deepspeed")
@@ -122,8 +113,7 @@ def test_work_on_whole_matrices_comes_back_to_where_their_rows_are(found):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_compiled_blocks_make_the_same_steps(tmp_path):
-    done = subprocess.run(torchrun(SCRIPT, str(tmp_path), "compiled"), capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
+    finish(start(torchrun(str(SCRIPT), str(tmp_path), "compiled")), seconds=900)
     for kind, steps in load_state(tmp_path / "compiled").items():
         assert steps["compiled"]["loss"] == pytest.approx(steps["plain"]["loss"], rel=1e-5), kind
         assert steps["compiled"]["norm"] == pytest.approx(steps["plain"]["norm"], rel=1e-5), kind

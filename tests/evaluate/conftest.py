@@ -18,11 +18,6 @@ from ingot.tokenizer.training import BPE
 WORDS = ["the", "of", "and", "people", "nation", "state", "union", "peace", "war", "law", "great", "year", "é", "国"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def small_matrices(one_thread: None) -> None:
-    """All that the tests of this room compute."""
-
-
 def texts(count: int, longest: int = 60, seed: int = 1) -> list[str]:
     """Made-up documents."""
     draw = random.Random(seed)

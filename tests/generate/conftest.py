@@ -6,5 +6,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def repeatable(one_thread: None, same_random_numbers: None) -> None:
-    """On one thread, from the same random numbers."""
+def repeatable(same_random_numbers: None) -> None:
+    """From the same random numbers."""

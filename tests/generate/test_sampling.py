@@ -231,9 +231,8 @@ def test_whole_numbers_end_where_pytorch_ends(field: str):
 
 
 @pytest.mark.parametrize("settings", [{}, {"top_p": 0.9}, {"top_k": 300, "top_p": 0.95}, {"min_p": 0.01}])
-def test_a_row_alone_draws_as_it_does_among_others(settings):
+def test_a_row_alone_draws_as_it_does_among_others(settings, two_threads):
     """Also where the vocabulary is so large that PyTorch may part a row's sum among its threads."""
-    torch.set_num_threads(2)  # the fixture of the module sets back what was before
     logits = 2 * torch.randn(5, 60_000)
     samplings = [Sampling(seed=row, **settings) for row in range(5)]
     together, alone = _sampler(samplings, 60_000), _sampler(samplings, 60_000)

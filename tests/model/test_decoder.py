@@ -60,14 +60,15 @@ def test_no_position_sees_a_later_one(model):
     torch.testing.assert_close(model(tokens)[:, :7], model(changed)[:, :7], rtol=0, atol=1e-6)
 
 
-def test_an_unpacked_call_builds_no_mask(model, monkeypatch):
-    def refuse(positions):
-        raise AssertionError("a mask was built")
-
-    monkeypatch.setattr("ingot.model.decoder.document_mask", refuse)
-    tokens = torch.randint(97, (2, 8))
+def test_only_a_packed_call_builds_a_mask(model, monkeypatch):
+    built = []
+    monkeypatch.setattr("ingot.model.decoder.document_mask", lambda where: built.append(where) or document_mask(where))
+    tokens, positions = torch.randint(97, (2, 8)), torch.arange(8).expand(2, -1)
     model.hidden(tokens)
-    model.hidden(tokens, torch.arange(8).expand(2, -1), packed=False)
+    model.hidden(tokens, positions, packed=False)
+    assert not built
+    model.hidden(tokens, positions, packed=True)
+    assert [where.tolist() for where in built] == [positions.tolist()]
 
 
 def test_logits_are_hidden_states_times_the_head(model):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ingot.config import validate
-from ingot.model import objective
+from ingot.model import loss, objective
 from ingot.model.loss import Terms, sampled_loss, token_loss, token_losses
 from ingot.model.objective import Objective, Sampled
 
@@ -47,6 +50,22 @@ def test_value_and_gradients_equal_cross_entropy(dtype, tolerance):
     for gradient, expected in zip(gradients, torch.autograd.grad(reference * 0.25, wide), strict=True):
         assert gradient.dtype == dtype
         torch.testing.assert_close(gradient.float(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_chunk_has_gone_before_the_next_one_is_made(monkeypatch, dtype):
+    made: list[weakref.ref[Tensor]] = []
+    softmax = loss._softmax_
+
+    def remembered(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        assert not [chunk for chunk in made if chunk() is not None]
+        losses, probabilities, normalisers = softmax(*arguments)
+        made.append(weakref.ref(probabilities))
+        return losses, probabilities, normalisers
+
+    monkeypatch.setattr(loss, "_softmax_", remembered)
+    token_loss(*_case(dtype)).backward()
+    assert len(made) == 5
 
 
 def test_gradients_equal_differences(monkeypatch):

@@ -16,8 +16,6 @@ from ingot.optim import lean
 from ingot.optim.lean import Byte, Full, Half, noise_of, pieces, shares
 from ingot.optim.optimizer import AdamW, AdamW8bit, Muon, Optimizer, set_rate
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CPU = torch.device("cpu")
 SHAPES = {"embedding": (97, 64), "head": (97, 64), "matrix": (160, 300), "vector": (300,)}
 Groups = Mapping[str, list[tuple[str, nn.Parameter]]]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -217,6 +219,20 @@ def test_muon_refuses_what_is_no_matrix():
         MuonAdamW([group])
 
 
+def test_a_state_is_kept_and_gone_on_with_without_the_compiler(monkeypatch):
+    """Which PyTorch's own methods load when they are first called."""
+    for name in ("add_param_group", "state_dict", "load_state_dict"):
+        monkeypatch.delattr(inspect.unwrap(getattr(torch.optim.Optimizer, name)), "__dynamo_disable", raising=False)
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # to import it is an error
+    with pytest.raises(ImportError, match=r"torch\._dynamo"):
+        torch.optim.SGD([nn.Parameter(torch.ones(2))])
+    for config in (AdamW(), Muon()):
+        groups = parameters()
+        optimizer = config.build(groups)
+        advance(optimizer, groups, range(1))
+        optimizer.load_state_dict(optimizer.state_dict())
+
+
 def test_an_unknown_role_is_refused():
     with pytest.raises(ValueError, match="not gate"):
         AdamW().build({"gate": [("x", nn.Parameter(torch.ones(2)))]})
@@ -233,3 +249,6 @@ def test_a_model_on_the_meta_device_can_have_an_optimizer():
         optimizer = config.build({"matrix": [("weight", weight)]})
         weight.grad = torch.empty_like(weight)
         optimizer.step()
+        kept = [value for value in optimizer.state[weight].values() if value.ndim]
+        assert [(value.shape, value.device.type) for value in kept] == [((4, 4), "meta")] * len(kept)
+        assert len(kept) == (2 if isinstance(config, AdamW) else 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -39,11 +38,6 @@ from ingot.serve.service import Service
 
 MakeModel = Callable[..., LanguageModel]
 TEXTS = ["The quick brown fox jumps over the lazy dog; größer, 東京 и 😀. A state of the union is a speech."] * 4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small_matrices(one_thread: None) -> None:
-    """All that the tests of this room compute."""
 
 
 @pytest.fixture(scope="session")
@@ -166,9 +160,8 @@ def start() -> Callable[..., Any]:
     @contextmanager
     def run(folder: Path, *options: str) -> Iterator[SimpleNamespace]:
         command = [sys.executable, "-m", "ingot", "serve", str(folder), "--port", "0", *options]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with subprocess.Popen(command, env=environment, **pipes) as process:
+        with subprocess.Popen(command, **pipes) as process:
             try:
                 line = process.stdout.readline()
                 assert line.startswith(f"{folder.name} at http://127.0.0.1:"), process.stderr.read()

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from ingot.cli import run
+from ingot.extras import pip_install
 
 CHAT = "/v1/chat/completions"
 
@@ -91,7 +92,7 @@ def test_a_busy_port_is_told_before_anything_is_loaded(capsys):
 def test_a_missing_library_is_told_with_its_extra(folder, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert run(["serve", str(folder)]) == 2
-    assert "pip install 'ingot[serve]'" in capsys.readouterr().err
+    assert pip_install("serve") in capsys.readouterr().err
 
 
 def test_unknown_and_repeated_models_are_told(folder, capsys, tmp_path):

@@ -48,9 +48,8 @@ def told(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs as small as these are slower on two threads."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def same_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in processes of their own import what these tests import."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
 
 

@@ -76,15 +76,12 @@ def no_compiler(*_: Any) -> str:
 
 def child(request: dict[str, Any], pipe: int) -> None:
     """Train as the command line does, everything that is said in a file."""
-    import torch
-
     from ingot import cli
     from ingot.train import settle
 
     said = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
         os.dup2(said, number)
-    torch.set_num_threads(1)
     settle.compile_kept = no_compiler
     mark_all(pipe)
     status = cli.run(["train", request["recipe"], *request["overrides"]])

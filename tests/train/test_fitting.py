@@ -19,8 +19,6 @@ from ingot.train import fitting
 from ingot.train.fitting import fitted, trial
 from ingot.train.folder import begin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 RECIPE = {
     "name": "fit",
     "data": {"sources": [{"kind": "local", "path": "x.txt"}]},

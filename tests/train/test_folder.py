@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from ingot.checkpoint.store import Checkpoints
 from ingot.errors import UserError
 from ingot.recipe import Recipe
 from ingot.train import run as run_module
+from ingot.train.folder import begin
 from ingot.train.run import train
 
 BROKEN = "data.sources.0.path=nowhere/*.txt"
@@ -48,3 +50,22 @@ def test_what_has_made_a_step_stays(tiny: Callable[..., Path], monkeypatch: pyte
     with pytest.raises(UserError, match="no more"):
         train(recipe)
     assert (recipe.folder / "checkpoints/step-000001").is_dir() and (recipe.folder / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("samples.every=never", "evaluation.max_tokens=99", "early_stopping.patience=2", "health.spike=0"),
+        *("track=[tensorboard]", "parallel=ddp", "memory.checkpoint_every=1", "train.save_every=never", "train.keep=5"),
+        *("train.precision=bf16", "train.compile=yes", "train.duration=48 steps", "train.duration=12 steps"),
+    ],
+)
+def test_a_run_goes_on_with_another_way_to_watch_keep_or_compute_it_or_another_duration(
+    tiny: Callable[..., Path], change: str, monkeypatch: pytest.MonkeyPatch
+):
+    """As README says; whether the steps of a shorter duration are made already is seen once the checkpoint is read."""
+    begun, changed = begin(Recipe.load(tiny())), Recipe.load(tiny(), [change])
+    monkeypatch.setattr(Checkpoints, "all", lambda self: ["a checkpoint"])
+    assert begin(changed) == changed != begun
+    with pytest.raises(UserError, match="this run was begun with seed=1, not 2"):
+        begin(Recipe.load(tiny(), ["seed=2"]))

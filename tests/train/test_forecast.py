@@ -25,7 +25,7 @@ def test_the_end_of_a_run_says_what_was_planned(tiny: Tiny, capsys: pytest.Captu
     train(Recipe.load(tiny(duration="12 steps")))
     said = capsys.readouterr().out
     time = r"[\d.]+ (seconds|minutes)"
-    assert re.search(rf"planned {time} \(by its first steps\) and [\d.]+ MB of memory; measured {time} and", said)
+    assert re.search(rf"took {time}, forecast by its first steps: {time}; memory [\d.]+ .B, planned: [\d.]+ .B", said)
 
 
 def test_the_size_is_chosen_for_the_device_and_said(tiny: Tiny, monkeypatch: pytest.MonkeyPatch):

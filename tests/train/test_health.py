@@ -17,7 +17,7 @@ from courses import records
 from faults import BLOCKS, Faults
 from hypothesis import given
 from hypothesis import strategies as st
-from launch import finish, start, torchrun
+from launch import crew, finish, start
 
 from ingot.checkpoint.state import load_state
 from ingot.checkpoint.store import Checkpoints
@@ -247,7 +247,7 @@ with pytest.MonkeyPatch.context() as patch:
 def test_ranks_agree_on_what_only_one_of_them_sees(tiny: Callable, faults: Faults, tmp_path: Path):
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
-    command = torchrun(str(script), str(Path(__file__).parent), str(tiny("shared")), "parallel=zero3")
+    command = crew(str(script), str(Path(__file__).parent), str(tiny("shared")), "parallel=zero3")
     assert finish(start(command)).count("went back from step 17 to the checkpoint of step 12") == 1
     shared = Recipe.load(tiny("shared")).folder
     faults.put([9, 15, 16, 17])

@@ -41,10 +41,9 @@ def assert_same_course(one: Path, other: Path) -> None:
             assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
 
 
-def workers(recipe: Path) -> list[int]:
-    """The processes that train a recipe, launchers left out."""
-    lines = {process.pid: process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])}
-    return sorted(pid for pid, words in lines.items() if str(recipe) in words and "torch.distributed.run" not in words)
+def ranked(launcher: int, rank: int) -> int:
+    """The process that a launcher started as this rank."""
+    return next(child.pid for child in psutil.Process(launcher).children() if child.environ().get("RANK") == str(rank))
 
 
 def children(process: int) -> list[int]:
@@ -86,9 +85,11 @@ def test_a_mistake_is_one_line_from_all_of_them(tiny):
 def test_a_killed_worker_costs_a_restart_and_not_the_run(tiny, wait_for):
     recipe = tiny("killed", duration="40 steps")
     folder = Recipe.load(recipe).folder
-    process = start(torchrun(*RUN, str(recipe), *FULL, options=("--standalone", "--max-restarts=2")))
+    patient = "--monitor-interval=3"  # or it ends the other process within 0.1 s, perhaps before that could speak
+    options = ("--standalone", "--max-restarts=2", patient)
+    process = start(torchrun(*RUN, str(recipe), *FULL, options=options))
     wait_for(lambda: (folder / "checkpoints/step-000006").exists(), process)
-    os.kill(workers(recipe)[-1], signal.SIGKILL)
+    os.kill(ranked(process.pid, 1), signal.SIGKILL)
     output = finish(process)
     assert "going on from step" in output
     assert "ingot: rank 0: another process of this run ended" in output, output

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from courses import assert_same_run, records, weights_and_state
-from launch import finish, start, torchrun
+from launch import crew, finish, start
 
 from ingot.checkpoint.manifest import verify
 from ingot.checkpoint.state import Rows, load_state
@@ -127,7 +127,7 @@ def test_each_process_writes_its_part_and_one_goes_on_with_them(tiny: Callable[.
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
     recipe = str(tiny("shared", **RUN))
-    finish(start(torchrun(str(script), recipe, *settings, "parallel=zero3", "train.duration=8 steps")))
+    finish(start(crew(str(script), recipe, *settings, "parallel=zero3", "train.duration=8 steps")))
     folder = Recipe.load(tiny("shared", **RUN)).folder
     assert steps(folder) == [4, 8]
     found = Checkpoints(folder).all()[-1]

@@ -12,16 +12,24 @@ import torch
 from rich.console import Console
 
 from ingot.distributed import World
-from ingot.recipe import Stage
+from ingot.recipe import Recipe, Stage
 from ingot.train import settle
-from ingot.train.settle import PATIENCE, PROBE_ROUNDS, Kind, measure, measured_steps
+from ingot.train.settle import (
+    ALONE,
+    PATIENCE,
+    PROBE_ROUNDS,
+    Kind,
+    measure,
+    measured_steps,
+    wants_compiled,
+)
 
 
 class Machine:
     """An engine on a clock of its own: each step takes the next of `seconds`, and the last of them ever after."""
 
     def __init__(self, seconds: Sequence[float]):
-        self.now, self.steps, self.renewed, self.calm = 0.0, 0, 0, True
+        self.now, self.steps, self.renewed, self.others, self.calm = 0.0, 0, 0, 0.0, True
         self.world = World(0, 1, torch.device("cpu"))
         self._seconds = chain(seconds, repeat(seconds[-1]))
 
@@ -42,7 +50,8 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Machine, list[
         machine, measured = Machine(seconds), [Kind(0, 1 / kinds, [], way) for way in range(kinds)]
         monkeypatch.setattr(settle, "time", SimpleNamespace(perf_counter=lambda: machine.now))
         monkeypatch.setattr(settle, "Company", lambda: SimpleNamespace(share=lambda: others))
-        machine.calm = measure(machine, measured, 10.0)  # type: ignore[arg-type]
+        machine.others = measure(machine, measured, 10.0)  # type: ignore[arg-type]
+        machine.calm = machine.others < ALONE and all(kind.steady for kind in measured)
         return machine, measured
 
     return run
@@ -94,12 +103,27 @@ def test_the_steps_are_those_that_fit_into_the_minutes_by_stage_and_way(monkeypa
     stages = [Stage(share=0.5, length=8, batch_tokens=8), Stage(share=0.5, length=8, batch_tokens=16)]
     kinds = [Kind(0, 0.75, [], 0, [1.0, 1.1, 1.0]), Kind(0, 0.25, [], 1, [3.0] * 3), Kind(1, 1.0, [], 1, [2.5] * 3)]
     monkeypatch.setattr(settle, "_kinds", lambda loader, recipe: kinds)
-    monkeypatch.setattr(settle, "measure", lambda engine, kinds, seconds: len(kinds[2].seconds) == 3)
+    others = [0.0, 0.0, 0.4]
+    monkeypatch.setattr(settle, "measure", lambda engine, kinds, seconds: others.pop(0))
     recipe = SimpleNamespace(stages=stages, train=SimpleNamespace(duration="2 minutes"))
     said: list[str] = []
     meter = SimpleNamespace(console=Console(file=io.StringIO()), say=said.append)
     assert measured_steps(None, None, recipe, meter) == 60  # type: ignore[arg-type]
-    assert said == ["2 minutes come to 60 steps of 2 seconds"]
+    assert said == ["2 minutes come to 60 steps of 2 seconds, by a trial"]
     kinds[2].seconds[:] = [2.5, 2.5, 1.0, 2.5]
     assert measured_steps(None, None, recipe, meter) == 60  # type: ignore[arg-type]
-    assert said[1].startswith("2 minutes come to 60 steps of 2 seconds, as measured on a busy machine (1 to 3 seconds)")
+    assert said[1].startswith("2 minutes come to 60 steps of 2 seconds, by a trial in which they took 1 to 3:")
+    measured_steps(None, None, recipe, meter)  # type: ignore[arg-type]
+    assert "by a trial while others had 40% of the processors:" in said[2]  # said of a machine that others use alone
+
+
+@pytest.mark.parametrize(
+    ("duration", "steps", "compiled"),
+    [("4 minutes", None, False), ("5 minutes", None, True), ("20 steps", 20, False), ("9000 steps", 9000, True)],
+)
+def test_a_run_is_compiled_where_that_gains_more_time_than_it_takes(duration, steps, compiled, monkeypatch):
+    monkeypatch.setattr(settle, "has_compiler", lambda device: True)
+    recipe = Recipe.load("demo", [f"train.duration={duration}"])
+    arch, peak = recipe.model.with_vocabulary(8192), lambda: 2e11
+    assert wants_compiled(recipe, arch, steps, peak, torch.device("cpu")) == compiled
+    assert wants_compiled(recipe.with_training(compile="yes"), arch, steps, peak, torch.device("cpu"))

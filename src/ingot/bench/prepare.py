@@ -29,6 +29,7 @@ from ingot.data.cache import TokenCache
 from ingot.data.source import HeldOut, Local
 from ingot.distributed import cores
 from ingot.errors import UserError
+from ingot.extras import pip_install
 from ingot.model.architecture import Architecture
 from ingot.recipe import Data, Recipe
 from ingot.tokenizer.training import BPE, TokenizerFile
@@ -114,7 +115,7 @@ def _installed(contenders: Sequence[Contender], console: Console) -> list[Conten
     found = []
     for contender in contenders:
         if contender.needs and not importlib.util.find_spec(contender.needs):
-            console.print(f"left out: {contender.name}: {contender.needs} is missing; pip install 'ingot[bench]'")
+            console.print(f"left out: {contender.name}: {contender.needs} is missing; {pip_install('bench')}")
         else:
             found.append(contender)
     return found

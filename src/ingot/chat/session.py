@@ -93,7 +93,7 @@ class Session:
             return self._set(word, rest.strip())
         if word not in COMMANDS:
             near = nearest(f"/{word}", [f"/{known}" for known in (*COMMANDS, *SETTINGS)])
-            raise UserError(f"there is no command /{word}", mend=f"{near} A message may begin with //")
+            raise UserError(f"there is no command /{word}", mend=f"{near} (a message may begin with //)")
         return COMMANDS[word][0](self, rest.strip())
 
     def _set(self, word: str, text: str) -> str:

@@ -44,7 +44,8 @@ def resolve(reference: str, runs: Path) -> Path:
     if not known:
         what = f"there is no model {shown!r}, and no run in {str(runs)!r} has a checkpoint"
         raise UserError(what, mend="train one, or give a model's folder")
-    raise UserError(f"there is no model {shown!r}", mend=nearest(reference.partition("@")[0], known))
+    mend = nearest(reference.partition("@")[0], known, "`ingot models list`")
+    raise UserError(f"there is no model {shown!r}", mend=mend)
 
 
 def find(reference: str, runs: Path) -> Checkpoint | None:

@@ -52,7 +52,8 @@ def _unknown(word: str, within: App) -> str:
 
     if word.startswith("-"):
         return f"there is no option {word!r}; {nearest(word, ['--help', '--version'])}"
-    return f"there is no command {word!r}; {nearest(word, _commands(within))}"
+    look = " ".join(dict.fromkeys(["ingot", *within.name, "--help"]))
+    return f"there is no command {word!r}; {nearest(word, _commands(within), f'`{look}`')}"
 
 
 def _commands(within: App) -> list[str]:

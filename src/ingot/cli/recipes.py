@@ -62,7 +62,8 @@ def explain(
     every = list(keys_of(Recipe))
     keys = [key for key in every if key.path.startswith(prefix)]
     if not keys:
-        raise UserError(f"there is no key {prefix!r}", mend=nearest(prefix, [key.path for key in every]))
+        mend = nearest(prefix, [key.path for key in every], "`ingot recipes explain`")
+        raise UserError(f"there is no key {prefix!r}", mend=mend)
 
     def kind(key: Key) -> str:
         return f"{key.type} {key.default if key.default in ('', 'needed') else f'= {key.default}'}".rstrip()

@@ -41,13 +41,14 @@ def serve(
     from importlib.util import find_spec
 
     from ingot.config import validate
+    from ingot.extras import pip_install
     from ingot.serve.limits import Limits
 
     options = {"slots": slots, "queue": queue, "seconds": seconds, "tokens": tokens, "drain": drain}
     limits = validate(Limits, options, where="serve")
     with missing_models_first(model, *more, runs=runs):
         if missing := [name for name in ("fastapi", "uvicorn", "prometheus_client") if not find_spec(name)]:
-            raise UserError(f"{missing[0]} is not installed", where="serve", mend="pip install 'ingot[serve]'")
+            raise UserError(f"{missing[0]} is not installed", where="serve", mend=pip_install("serve"))
     from ingot.serve import server
     from ingot.serve.keys import Keys
 

@@ -39,7 +39,7 @@ def plan(
     price: Annotated[NonNegativeFloat | None, Parameter(help="of an hour of one device, in any currency")] = None,
 ) -> None:
     """What a recipe will need: parameters, FLOPs, memory, disk, time, cost. Starts nothing."""
-    from ingot.plan import plan
+    from ingot.plan.job import plan
     from ingot.recipe import Recipe
 
     plan(Recipe.load(recipe, overrides), device=device, devices=devices, price=price)

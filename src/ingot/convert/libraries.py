@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from ingot.errors import UserError
+from ingot.extras import pip_install
 
 
 def library(name: str, why: str) -> Any:
@@ -13,5 +14,5 @@ def library(name: str, why: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        mend = "pip install 'ingot[export]'"
-        raise UserError(f"{name.partition('.')[0]} is not installed, which {why} needs", mend=mend) from None
+        what = f"{name.partition('.')[0]} is not installed, which {why} needs"
+        raise UserError(what, mend=pip_install("export")) from None

@@ -46,7 +46,7 @@ class Cleaning(Config):
     (arXiv:2306.01116) drops lines that are numbers alone."""
     duplicates: Literal["none", "exact", "near"] = "none"
     """Leave out what repeats an earlier document, or any held-out one: to the letter, or nearly. The second needs
-    `pip install 'ingot[data]'`."""
+    ingot's extra `data`."""
     similarity: float = Field(default=0.8, ge=0.5, le=1)
     """Near duplicates have at least so much of their runs of five words in common, as a share of all that either has
     (Jaccard; 0.8 as in Lee et al., arXiv:2107.06499); estimated, with a standard error of at most 0.035 there."""

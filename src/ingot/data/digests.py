@@ -41,15 +41,26 @@ class Digests:
             write_atomically(self._file, json.dumps(self._known))
         return found
 
+    def know(self, paths: Iterable[Path]) -> bool:
+        """Whether the digest of each path is remembered, so that none needs to be read. Raises as `of` does."""
+        return all(self._remembered(path)[2] for path in paths)
+
     def _digest(self, path: Path) -> str:
-        stat = reach(path, path.stat)
-        stamp, key = [stat.st_size, stat.st_mtime_ns], str(path.resolve())
-        if (known := self._known.get(key)) and known[:2] == stamp and str(known[2]).startswith(HASH):
-            return str(known[2])
+        key, stamp, digest = self._remembered(path)
+        if digest:
+            return digest
         digest = HASH + reach(path, lambda: _hash(path))
-        if time.time_ns() - stat.st_mtime_ns > FRESH:
+        if time.time_ns() - stamp[1] > FRESH:
             self._known[key] = [*stamp, digest]
         return digest
+
+    def _remembered(self, path: Path) -> tuple[str, list[int], str]:
+        """The path's key, its size and time of change, and the digest that it had with these; empty: none is known."""
+        stat = reach(path, path.stat)
+        stamp, key = [stat.st_size, stat.st_mtime_ns], str(path.resolve())
+        known = self._known.get(key)
+        same = known and known[:2] == stamp and str(known[2]).startswith(HASH)
+        return key, stamp, str(known[2]) if known and same else ""
 
 
 def _hash(path: Path) -> str:

@@ -96,7 +96,8 @@ class Hub(Source, name="hub"):
     @classmethod
     def _is_a_name(cls, value: str) -> str:
         if value not in CORPORA and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
-            raise ValueError(f"there is no corpus {value!r} (a dataset is owner/name); {nearest(value, CORPORA)}")
+            near = nearest(value, CORPORA, "`ingot recipes corpora`")
+            raise ValueError(f"there is no corpus {value!r} (a dataset is owner/name); {near}")
         return value
 
     @property

@@ -27,6 +27,7 @@ from ingot.data.formats.stream import (
 )
 from ingot.data.formats.table import Row, Rows
 from ingot.errors import UserError
+from ingot.extras import pip_install
 from ingot.hub import Outage, Patience, of_hub
 
 BATCH_ROWS = 256  # taken from the library at once
@@ -63,7 +64,7 @@ def required_datasets() -> Any:
     try:
         import datasets
     except ImportError:
-        raise UserError("reading from the hub needs `datasets`", mend="pip install 'ingot[data]'") from None
+        raise UserError("reading from the hub needs `datasets`", mend=pip_install("data")) from None
     return datasets
 
 

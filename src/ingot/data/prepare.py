@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,12 +12,14 @@ from pathlib import Path
 from ingot.data.build import build, report
 from ingot.data.build.board import Board, encoder_file
 from ingot.data.build.claims import alone
-from ingot.data.build.plan import Corpus, fingerprint
+from ingot.data.build.plan import DIGESTS, Corpus, cache_folder, fingerprint
 from ingot.data.build.sample import content_sizes, sample
 from ingot.data.cache import TokenCache
 from ingot.data.clean import Cleaning
-from ingot.data.resolved import resolve
-from ingot.data.source import HeldOut, Source
+from ingot.data.digests import Digests
+from ingot.data.resolved import resolve, settled
+from ingot.data.source import FileSource, HeldOut, Source
+from ingot.distributed import most_held
 from ingot.files import make_folder, new_folder
 from ingot.tokenizer.tokenizer import Tokenizer
 from ingot.tokenizer.training import Bounded, TokenizerConfig
@@ -51,6 +52,33 @@ def prepare(
     for line in report.warnings(cache.report, trained.vocabulary, getattr(tokenizer, "vocabulary", None)):
         say(line)
     return trained, cache
+
+
+def prepared(
+    sources: Sequence[Source],
+    held_out: HeldOut,
+    tokenizer: TokenizerConfig,
+    folder: Path,
+    *,
+    clean: Cleaning | None = None,
+) -> TokenCache | None:
+    """The token cache that `prepare` would find there; None where it would have to make it.
+
+    None, too, where one would have to read the text or ask a network to tell. Raises UserError for what is not there.
+    """
+    found = settled(sources, folder) if folder.exists() else None
+    files = [source.parts() for source in found or () if isinstance(source, FileSource)]
+    if not found or not Digests(folder / DIGESTS).know(part.path for part in chain.from_iterable(files)):
+        return None
+    corpus = Corpus(found, held_out, clean or Cleaning(), tuple(sources))
+    inputs = corpus.fingerprint(folder)
+    place = _place(inputs, tokenizer, folder)
+    if tokenizer.text_bytes and not place.exists():
+        return None
+    ready = Tokenizer.load(place) if tokenizer.text_bytes else tokenizer.train(iter(()))
+    parts = chain.from_iterable(source.parts() for source in found)
+    target = cache_folder(folder, corpus, inputs, ready, parts)
+    return TokenCache.open(target) if TokenCache.exists(target) else None
 
 
 def _chosen_encoder(cache: TokenCache) -> str:
@@ -107,12 +135,11 @@ def find_tokenizer(
         ready = config.train(iter(()))
         say(f"tokenizer: {ready.vocabulary:,} tokens")
         return ready
-    name = fingerprint({"inputs": inputs or corpus.fingerprint(folder), "tokenizer": config.to_dict()})
-    place = folder / "tokenizers" / name
+    place = _place(inputs or corpus.fingerprint(folder), config, folder)
     make_folder(place.parent)
     if not place.exists():
         wait = partial(say, "tokenizer: another process is training it")
-        with alone(place.with_name(f".{name}.lock"), wait):
+        with alone(place.with_name(f".{place.name}.lock"), wait):
             if not place.exists():
                 contents = chain.from_iterable(content_sizes(source.parts()) for source in corpus.sources)
                 size = min(config.text_bytes, sum(contents))
@@ -127,13 +154,16 @@ def find_tokenizer(
     return found
 
 
+def _place(inputs: str, config: TokenizerConfig, folder: Path) -> Path:
+    """Where the tokenizer lies that `config` trains on a corpus of that fingerprint."""
+    return folder / "tokenizers" / fingerprint({"inputs": inputs, "tokenizer": config.to_dict()})
+
+
 def _trained(texts: Bounded) -> str:
     """What training took, in a line."""
     line = f"tokenizer: trained on {report.size(texts.bytes)} of text"
     if texts.full:
         line += ", no more, for its distinct words are as many as training can hold in memory"
-    if sys.platform == "linux":  # elsewhere it is counted otherwise, or not at all
-        import resource
-
-        line += f"; at most {report.size(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)} of memory"
+    if held := most_held():
+        line += f"; at most {report.size(held)} of memory"
     return line

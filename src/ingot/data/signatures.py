@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ingot.data.document import Conversation, Document
 from ingot.data.words import runs
 from ingot.errors import UserError
+from ingot.extras import pip_install
 
 RUN = 5  # words in a run, as Lee et al. (2022, arXiv:2107.06499) compare by
 SLOTS = 128  # of a MinHash: at a similarity of 0.8 the estimate's standard error is 0.035 or less
@@ -52,8 +53,8 @@ def library() -> Any:
     try:
         from rensa import RMinHash
     except ImportError:
-        where, mend = "data.clean.duplicates=near", "pip install 'ingot[data]'"
-        raise UserError("the package rensa is not installed", where=where, mend=mend) from None
+        what, where = "the package rensa is not installed", "data.clean.duplicates=near"
+        raise UserError(what, where=where, mend=pip_install("data")) from None
     if RMinHash.ALGORITHM_VERSION != _ALGORITHM:
         what = f"this rensa makes MinHashes of version {RMinHash.ALGORITHM_VERSION}, not {_ALGORITHM}"
         raise UserError(what, where="data.clean.duplicates=near", mend="pip install 'rensa~=0.5.0'")

@@ -45,12 +45,24 @@ def keep_freed_memory(device: torch.device) -> None:
     On a CPU every step needs the same large blocks again, and a block fresh from the system costs a page fault for
     every 4 KiB of it: a tenth of a training step and more. glibc only; elsewhere nothing happens.
     """
-    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_MAX, 0)  # large blocks come from the heap, too
-    libc.mallopt(M_TRIM_THRESHOLD, -1)  # which never shrinks
-    libc.mallopt(M_ARENA_MAX, 1)  # and is one for all threads
+    if libc := _glibc(device):
+        libc.mallopt(M_MMAP_MAX, 0)  # large blocks come from the heap, too
+        libc.mallopt(M_TRIM_THRESHOLD, -1)  # which never shrinks by itself
+        libc.mallopt(M_ARENA_MAX, 1)  # and is one for all threads
+
+
+def give_back_freed_memory(device: torch.device) -> None:
+    """Hand all memory that this process kept for its next step back to the system, once.
+
+    For between two kinds of work: blocks of other sizes fit badly into what the first has left, and would come on top.
+    """
+    if libc := _glibc(device):
+        libc.malloc_trim(0)
+
+
+def _glibc(device: torch.device) -> ctypes.CDLL | None:
+    """The library that hands out memory for tensors on `device`, where it is glibc."""
+    return ctypes.CDLL(None) if device.type == "cpu" and platform.libc_ver()[0] == "glibc" else None
 
 
 def describe(device: torch.device) -> Machine:

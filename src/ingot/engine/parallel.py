@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ingot.config import Choice
 from ingot.errors import UserError
+from ingot.extras import pip_install
 
 if TYPE_CHECKING:
     from ingot.distributed import World
@@ -108,7 +109,7 @@ class Sharded(Native, name="zero3"):
 
 
 class DeepSpeed(Parallel, name="deepspeed"):
-    """DeepSpeed's ZeRO (pip install 'ingot[deepspeed]'), AdamW alone; zero2 and zero3 do without it what it does."""
+    """DeepSpeed's ZeRO (ingot's extra `deepspeed`), AdamW alone; zero2 and zero3 do without it what it does."""
 
     stage: Literal[1, 2, 3] = 2
     """what is shared out: 1 the optimizer's state, 2 gradients too, 3 parameters too"""
@@ -121,7 +122,7 @@ class DeepSpeed(Parallel, name="deepspeed"):
             raise UserError(
                 "DeepSpeed is not installed",
                 where=f"parallel.kind={self.kind}",
-                mend=f"pip install 'ingot[deepspeed]', or do the same without it: {self.native}",
+                mend=f"{pip_install('deepspeed')}, or do the same without it: {self.native}",
             )
 
     @property

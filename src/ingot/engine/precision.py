@@ -15,6 +15,7 @@ from ingot.distributed import World
 from ingot.engine.compiled import reason
 from ingot.engine.device import matmul_rates
 from ingot.errors import UserError
+from ingot.extras import pip_install
 from ingot.model.architecture import Architecture
 from ingot.model.decoder import Decoder
 from ingot.model.loss import token_loss
@@ -234,5 +235,5 @@ def _float8() -> Any:
     try:
         import torchao.float8
     except ImportError:
-        raise UserError("fp8 needs torchao", where="train.precision", mend="pip install 'ingot[fp8]'") from None
+        raise UserError("fp8 needs torchao", where="train.precision", mend=pip_install("fp8")) from None
     return torchao.float8

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-from ingot.estimate.devices import Device
+from ingot.estimate.looks import Looks
 from ingot.estimate.text import Text
-from ingot.estimate.time import OF_DATA_SHEET, OF_MEASURED
+from ingot.estimate.time import COMPILING
 from ingot.model.architecture import Architecture, forward_flops
-from ingot.model.memory import Precision
+from ingot.model.memory import DeviceKind
 from ingot.recipe import Recipe
 from ingot.rhythm import Every
 
-# Orders of magnitude, seen on calm machines (docs/lab-log.md): seconds until the first step is made and to compile,
-# bytes a second of a checkpoint that is written and digested, seconds of a token that is sampled.
+# Orders of magnitude, seen on calm machines (docs/lab-log.md): seconds until the first step is made, bytes a second of
+# a checkpoint that is written and digested, seconds of a token that is sampled.
 START = {"cpu": 5.0, "cuda": 15.0}
-COMPILING, LONG_ENOUGH = 45.0, 120.0  # and the seconds of training from which compilation is worth it
 SAVING, SAMPLED = 3e8, 0.01
 
 
 def beside(
     recipe: Recipe,
     arch: Architecture,
-    device: Device,
-    precision: Precision,
+    kind: DeviceKind,
     *,
+    sustained: float,
     steps: int,
-    seconds: float,
+    compiled: bool,
     text: Text,
     checkpoint: float,
 ) -> dict[str, float]:
-    """Seconds beside those of training, by what takes them, for a run of `steps` steps in so many `seconds`."""
-    compiled = recipe.train.compile == "yes" or (recipe.train.compile == "auto" and seconds > LONG_ENOUGH)
+    """Seconds beside those of training, by what takes them, for a run of `steps` steps at `sustained` FLOP/s."""
     epochs = recipe.train.batch_tokens * steps / text.train if text.train else 0.0
-    looks, saves = (_times(every, steps, epochs) for every in (recipe.evaluation.every, recipe.train.save_every))
+    planned = Looks.of(recipe, arch, steps, text.held_out or 0.0)
+    looks = _times(planned.evaluation, steps, epochs)
+    saves = _times(Every.parse(recipe.train.save_every), steps, epochs)
     scored = looks * min(recipe.evaluation.max_tokens, text.held_out or 0.0) + (text.held_out or 0.0)
-    sustained = device.peaks[precision] * (OF_MEASURED if device.measured else OF_DATA_SHEET)
-    written = _times(recipe.samples.every, steps, epochs) * len(recipe.samples.prompts) * recipe.samples.max_new_tokens
+    written = _times(planned.samples, steps, epochs) * len(recipe.samples.prompts) * recipe.samples.max_new_tokens
     return {
-        "start": START[device.kind],
+        "start": START[kind],
         "compilation": COMPILING if compiled else 0.0,
         "evaluation": scored * forward_flops(arch, arch.context / 2, arch.vocabulary) / sustained,
         "saves": (max(looks, saves) + 1) * checkpoint / SAVING,
@@ -44,9 +43,8 @@ def beside(
     }
 
 
-def _times(rhythm: str, steps: int, epochs: float) -> float:
+def _times(every: Every, steps: int, epochs: float) -> float:
     """How often something falls due in a run."""
-    every = Every.parse(rhythm)
     if every.steps:
         return steps // every.steps
     if every.epochs:

@@ -1,4 +1,7 @@
-"""How many tokens a recipe's sources hold, as far as that can be told without reading them or asking a network."""
+"""How many tokens a recipe's sources hold, as far as that can be told without reading them or asking a network.
+
+A token cache that is there already tells; otherwise their limits do, or the size of their files.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ingot.data.build.sample import content_sizes
+from ingot.data.cache import TokenCache
+from ingot.data.prepare import prepared
 from ingot.data.source import FileSource, Source
 from ingot.errors import UserError
 from ingot.recipe import Recipe
@@ -36,16 +41,29 @@ def vocabulary_of(recipe: Recipe) -> int:
 
 
 def text_of(recipe: Recipe, vocabulary: int, say: Callable[[str], None]) -> Text:
-    """About how many tokens the sources hold: by their limits, or by the size of their files.
+    """How many tokens the sources hold: exactly where they are prepared, else about, by their limits or files.
 
     `say` hears of a source that is not there.
     """
+    if cache := _prepared(recipe):
+        return Text(float(cache.train.tokens), float(cache.held_out.tokens), exact=True)
     tokens = [_tokens(source, BYTES_A_BIT * math.log2(vocabulary), say) for source in recipe.data.sources]
     known = [number for number in tokens if number is not None]
     if len(known) < len(tokens):
         return Text(None, None)
     held = float(recipe.data.held_out.exact)
     return Text(sum(known) * (1 - held), sum(known) * held)
+
+
+def _prepared(recipe: Recipe) -> TokenCache | None:
+    """The recipe's token cache, where it is there already."""
+    if recipe.data.live:
+        return None
+    data, tokenizer = recipe.data, recipe.tokenizer_from(recipe.start_folder())
+    try:
+        return prepared(data.sources, data.held_out, tokenizer, recipe.cache, clean=data.clean)
+    except UserError:  # a source is not there, which is said below, or what was made of it is damaged
+        return None
 
 
 def _tokens(source: Source, bytes_a_token: float, say: Callable[[str], None]) -> float | None:

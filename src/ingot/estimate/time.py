@@ -8,6 +8,7 @@ from ingot.estimate.devices import Device
 from ingot.model.architecture import Architecture, flops_per_token, forward_flops
 from ingot.model.memory import WIDE, Precision, Work, kept_by_block, matrices, role_counts
 from ingot.recipe import Recipe, Stage
+from ingot.rhythm import Duration
 
 # The share of a device's peak that training sustains, where nothing was measured: what well-tuned dense models reach
 # on data-centre GPUs (PaLM reports 46%, Llama 3 38 to 43%); of a peak that was measured on this machine, more.
@@ -16,6 +17,9 @@ OF_DATA_SHEET, OF_MEASURED = 0.4, 0.6
 # memory so many times, and each block costs so many seconds of starting operations (docs/lab-log.md).
 OF_PRODUCTS, PASSES, STARTING = 0.8, 10.0, 3e-3
 GRID = 20  # points of a stage at which the loss is asked for its way
+# What compiling takes on two cores, its code not yet in the cache, and the time of a compiled step beside an eager one
+# (docs/lab-log.md: 33 to 67 seconds where nothing else ran; 0.84).
+COMPILING, COMPILED_STEP = 50.0, 0.84
 
 
 def stage_flops(recipe: Recipe, arch: Architecture, stage: Stage, begin: float = 0.0) -> float:
@@ -55,6 +59,16 @@ def seconds_at(
         through = PASSES * traffic / device.bandwidth + passes * arch.layers * STARTING
         return products / (OF_PRODUCTS * device.peaks[precision]) + through + update
     return products / ((OF_MEASURED if device.measured else OF_DATA_SHEET) * device.peaks[precision]) + update
+
+
+def worth_compiling(recipe: Recipe, seconds: float) -> bool:
+    """Whether compiling gains more time than it takes, where training takes so many `seconds` without.
+
+    A duration in minutes lasts as long with compiled steps, which are more then: what they would have taken counts.
+    """
+    duration = Duration.parse(recipe.train.duration)
+    without = duration.amount * 60 / COMPILED_STEP if duration.unit == "minute" else seconds
+    return without * (1 - COMPILED_STEP) > COMPILING
 
 
 def run_seconds(recipe: Recipe, steps: int, seconds: list[float]) -> float:

@@ -7,6 +7,7 @@ import time
 
 import torch
 
+from ingot.distributed import most_held
 from ingot.evaluate.record import SpeedRecord
 from ingot.generate.batch import Batch
 from ingot.generate.generator import Generator
@@ -46,11 +47,7 @@ def peak_memory(device: torch.device) -> int | None:
     """The most memory of this process, or on a GPU of its tensors, so far; None where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return most_held()
 
 
 def _turn(batch: Batch, prompts: list[list[int]], new: int) -> tuple[float, float]:

@@ -13,6 +13,7 @@ import numpy as np
 
 import ingot
 from ingot.data.cache import TokenCache
+from ingot.data.source import FileSource
 from ingot.engine.device import describe
 from ingot.engine.precision import narrowed
 from ingot.errors import UserError
@@ -56,6 +57,9 @@ def evaluate(
     goes on. `say` hears in lines what is being done, and what can't be. Raises UserError.
     """
     benchmarks, sources = find(tasks), [as_source(one) for one in data]  # mistakes are told before anything is loaded
+    for source in sources:
+        if isinstance(source, FileSource):
+            source.parts()
     if unknown := set(only) - set(PARTS):
         raise UserError(f"there is no part {min(unknown)!r}", where="only", mend=f"name {', '.join(PARTS)}")
     model = load(reference, runs=runs)

@@ -118,6 +118,7 @@ class _TokenLoss(torch.autograd.Function):
                 if weight_gradient is not None:
                     _add_product_(weight_gradient, errors.T, part)
                 begin += len(part)
+                del errors, probabilities  # before the next chunk's logits are made
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         ctx.weight_type = weight.dtype
         return total

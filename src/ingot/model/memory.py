@@ -22,9 +22,11 @@ DeviceKind = Literal["cpu", "cuda"]
 WIDE = 4  # bytes of a weight, a gradient and a number of the residual stream
 TOKEN_BYTES = 4 * 8  # of a token on its way in: input, target and position, and the position's copy for a row
 
-# Between what is freed and what is asked for next, an allocator keeps gaps: so much of the activations, measured on
-# six shapes with glibc (docs/lab-log.md); PyTorch's own for CUDA rounds to blocks and keeps them apart by size.
+# Between what is freed and what is asked for next, an allocator keeps gaps, more of them in each of the first ten
+# steps: so much of the activations and of what the loss holds, measured with glibc (docs/lab-log.md), for which a freed
+# block is too small for the same tensor again; PyTorch's own for CUDA rounds to blocks and keeps them apart by size.
 GAPS = {"cpu": 0.3, "cuda": 0.05}
+LOSS_GAPS = {"cpu": 0.6, "cuda": 0.0}
 
 
 @dataclass(frozen=True)
@@ -175,14 +177,15 @@ def moments(arch: Architecture, work: Work, *, state: float, update: float) -> I
     passing = work.tokens * (2 * WIDE * arch.hidden_size + 3 * work.width * arch.mlp_size) + again
 
     even = work.tokens * arch.layers * _attention_matrices(arch, work)  # all of one size: each fits where one was
-    gaps = GAPS[work.device] * max(0.0, kept - even)
+    loss = states + head + _chunk(arch, work)
+    gaps = GAPS[work.device] * max(0.0, kept - even) + LOSS_GAPS[work.device] * loss
 
     def at(
         moment: str, gradients: float, activations: float, copies: float, logits: float, workspace: float
     ) -> Footprint:
         return Footprint(moment, weights, shared, gradients, activations, copies, logits, workspace, gaps)
 
-    yield at("the loss", before, kept, copies, states + head + _chunk(arch, work), 0.0)
+    yield at("the loss", before, kept, copies, loss, 0.0)
     yield at("the backward pass of the loss", before, kept, copies, 2 * (states + head), 0.0)
     begun = max(before, head)
     yield at("the backward pass of the last block", begun, kept, copies, states, passing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -38,9 +38,19 @@ class MuonAdamW(torch.optim.Optimizer):
                 if "momentum" in group and parameter.ndim != 2:
                     raise ValueError(f"Muon updates matrices, not parameters of shape {tuple(parameter.shape)}")
 
+    # Torch's own, without its decorator, which loads the compiler at the first call: 2 s, also where nothing compiles.
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; without the decorator that torch puts on this, which loads its compiler: 1.5 s of start-up."""
+        """Add a group of parameters."""
         inspect.unwrap(super().add_param_group)(self, param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state and the groups, parameters by their number."""
+        return inspect.unwrap(super().state_dict)(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        inspect.unwrap(super().load_state_dict)(self, state_dict)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field
 
 from ingot.config import Choice
 from ingot.errors import UserError
+from ingot.extras import pip_install
 
 Record = Mapping[str, Any]
 Say = Callable[[str], None]
@@ -50,9 +51,8 @@ class Tracking(Choice):
         """Raises UserError where the library is missing."""
         found = importlib.util.find_spec(self.library)
         if not found or not found.origin:  # a folder of that name is found, too
-            raise UserError(
-                f"{self.library} is not installed", where=f"track: {self.kind}", mend="pip install 'ingot[track]'"
-            )
+            what = f"{self.library} is not installed"
+            raise UserError(what, where=f"track: {self.kind}", mend=pip_install("track"))
 
     @abc.abstractmethod
     def open(self, folder: Path, *, goes_on: bool, say: Say) -> Mirror:

@@ -48,7 +48,9 @@ def dry_run(recipe: Recipe, *, longest: float = LONGEST) -> None:
     Nothing is left behind.
     """
     world = World.alone()
-    say: Say = Console(highlight=False, markup=False, soft_wrap=True, quiet=not is_first()).print
+    console = Console(highlight=False, markup=False, quiet=not is_first())
+    console.soft_wrap = not console.is_terminal  # there, words are not cut
+    say: Say = console.print
     vocabulary = vocabulary_of(recipe)
     trial = recipe.model.with_vocabulary(vocabulary)
     device = this_device(world.device, choose_precision(recipe.train.precision, trial, world, say))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Callable
 
 import torch
 
 from ingot.checkpoint.store import Checkpoints
 from ingot.data.build.report import size
-from ingot.distributed import World
+from ingot.distributed import World, most_held
 from ingot.engine.precision import choose_precision
 from ingot.estimate.auto import choose, is_auto
 from ingot.estimate.devices import Device
@@ -83,12 +81,11 @@ class Outlook:
         return enough
 
     def beside(self, seconds: float, memory: float) -> str:
-        """The plan and the measurement in one line."""
-        by = "by its first steps" if self.seconds is not None else "by arithmetic alone"
-        planned = self.seconds if self.seconds is not None else self._left(0)
+        """What training took beside the forecast by its first steps, or by arithmetic alone, and the planned memory."""
+        forecast, by = (self._left(0), "arithmetic") if self.seconds is None else (self.seconds, "its first steps")
         return (
-            f"planned {duration(planned)} ({by}) and {size(self.memory)} of memory; "
-            f"measured {duration(seconds)} and {size(memory)}"
+            f"training took {duration(seconds)}, forecast by {by}: {duration(forecast)}; "
+            f"memory {size(memory)}, planned: {size(self.memory)}"
         )
 
     def _cost(self, done: float) -> float:
@@ -113,5 +110,4 @@ def most_memory(device: torch.device) -> float:
         free, total = torch.cuda.mem_get_info(device)
         libraries = total - free - torch.cuda.memory_reserved(device)
         return float(torch.cuda.max_memory_allocated(device) + max(0, libraries))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return float(most_held() or 0)

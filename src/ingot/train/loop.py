@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from ingot.data.loader import BlockLoader
 from ingot.engine.engine import Engine
 from ingot.errors import UserError
+from ingot.estimate.looks import Looks
 from ingot.hub import Unreachable
 from ingot.recipe import EarlyStopping, Health, Recipe, Stage
 from ingot.rhythm import Every
@@ -85,6 +86,7 @@ class Loop:
 
     recipe: Recipe
     timetable: Timetable
+    looks: Looks
     engine: Engine
     loader: BlockLoader
     meter: Meter
@@ -117,23 +119,23 @@ class Loop:
 
     def _saves(self, state: State) -> bool:
         """Whether a save falls due: by its own rhythm, before an evaluation, and at the end."""
-        rhythms = (self.recipe.train.save_every, self.recipe.evaluation.every)
+        rhythms = (Every.parse(self.recipe.train.save_every), self.looks.evaluation)
         return state.step == self.timetable.steps or any(self._due(every, state) for every in rhythms)
 
-    def _due(self, every: str, state: State) -> bool:
+    def _due(self, every: Every, state: State) -> bool:
         before = state.blocks - self.timetable.stage(state.step - 1).batch_tokens // self.recipe.model.context
         epochs = (before // self.epoch_blocks, state.blocks // self.epoch_blocks)
-        return Every.parse(every).due(state.step, self.timetable.steps, epochs)
+        return every.due(state.step, self.timetable.steps, epochs)
 
     def _look(self, state: State, stop: Stop) -> None:
         """Show what the model can do by now, where that falls due; once the end is asked for, when the run goes on."""
-        if not stop.asked and self._due(self.recipe.evaluation.every, state):
+        if not stop.asked and self._due(self.looks.evaluation, state):
             loss = self.evaluate(state, False)
             if loss is not None:
                 state.hear(loss, self.recipe.early_stopping)
-        if not stop.asked and self._due(self.recipe.samples.every, state):
+        if not stop.asked and self._due(self.looks.samples, state):
             self.sample(state)
-        if not stop.asked and self._due(self.recipe.evaluation.tasks_every, state):
+        if not stop.asked and self._due(self.looks.tasks, state):
             self.score_tasks(state)
 
     def _step_or_save(self, state: State) -> None:

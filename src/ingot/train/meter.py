@@ -92,7 +92,7 @@ class Meter:
         """One line above the bar, and into log.txt with the time."""
         if not self.active:
             return
-        self.console.print(line, markup=False, soft_wrap=True)
+        self.console.print(line, markup=False, soft_wrap=not self.console.is_terminal)  # there, words are not cut
         stamp = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         with disk_errors(self._log), self._log.open("a", encoding="utf-8") as file:
             file.write(f"{stamp} {line}\n")
@@ -145,7 +145,7 @@ class Meter:
             told = {"seconds": whole, "memory": self.outlook.memory}
             self.tracker.log({"kind": "outlook", "step": state.step, **told})
             if whole - state.seconds > WORTH_SAYING:
-                self.say(f"by its first steps, {duration(whole - state.seconds)} of training are left")
+                self.say(f"forecast by its first steps: {duration(whole - state.seconds)} of training are left")
 
     def _look_at_machine(self, state: State) -> None:
         """Record what the machine is doing, after the first step and then now and then."""

@@ -14,8 +14,9 @@ from ingot.config import to_yaml
 from ingot.dashboard.report import write_report
 from ingot.data.loader import held_out_batches
 from ingot.distributed import World
-from ingot.engine.device import keep_freed_memory
+from ingot.engine.device import give_back_freed_memory, keep_freed_memory
 from ingot.errors import Stopped, UserError
+from ingot.estimate.looks import Looks
 from ingot.evaluate.loss import held_out_loss
 from ingot.files import write_atomically
 from ingot.generate.generator import Generator
@@ -30,7 +31,7 @@ from ingot.train.parts import Parts
 from ingot.train.saving import Saving
 from ingot.train.settle import compiles, measured_steps, planned_steps, wants_compiled
 from ingot.train.tasks import Tasks
-from ingot.train.timetable import Timetable
+from ingot.train.timetable import Timetable, too_few
 
 HELD_OUT_TOKENS = 4_096  # scored in one forward pass
 
@@ -103,8 +104,9 @@ class Run:
         if parts.live and parts.found:
             loader.load_state(load_state(parts.found.path / "train")["data"])
         self.saving = Saving(parts, loader)
-        looks = self.saving, self.evaluate, self.sample, Tasks(parts).score, self.go_back, parts.rows.epoch_blocks
-        loop = Loop(parts.recipe, timetable, parts.engine, loader, parts.meter, *looks)
+        looks = Looks.of(parts.recipe, parts.arch, timetable.steps, parts.cache.held_out.tokens)
+        acts = self.saving, self.evaluate, self.sample, Tasks(parts).score, self.go_back, parts.rows.epoch_blocks
+        loop = Loop(parts.recipe, timetable, looks, parts.engine, loader, parts.meter, *acts)
         try:
             parts.meter.look_ahead(lambda: outlook(parts, timetable.steps))
             with loader, self.saving, parts.meter.live(parts.recipe.name, parts.state.step, timetable.steps):
@@ -157,9 +159,11 @@ class Run:
         )
         parts.meter.doing(f"measuring on {'all' if whole else 'some'} held-out text")
         token_bytes = torch.from_numpy(parts.tokenizer.token_bytes())
+        give_back_freed_memory(parts.world.device)
         result = held_out_loss(
             parts.engine.model, parts.stop.until_heard(batches, parts.world), token_bytes, parts.world
         )
+        give_back_freed_memory(parts.world.device)
         parts.stop.agree(parts.world)
         if parts.stop.asked:
             return None
@@ -208,6 +212,8 @@ class Run:
             loader = parts.rows.loader(Timetable.one_step_each(recipe.stages))
             steps = parts.world.agreed(measured_steps(parts.engine, loader, recipe, parts.meter))
             recipe.schedule.check(steps)
+        if few := too_few(recipe, steps):
+            parts.meter.say(few)
         parts.recipe = recipe.with_training(
             settled=f"{steps} steps for {recipe.train.duration}",
             precision=parts.precision,

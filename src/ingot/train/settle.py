@@ -15,6 +15,7 @@ from ingot.engine.compiled import compile_kept
 from ingot.engine.device import Company, has_compiler
 from ingot.engine.engine import Engine
 from ingot.errors import UserError
+from ingot.estimate.time import worth_compiling
 from ingot.model.architecture import Architecture, flops_per_token
 from ingot.recipe import Recipe
 from ingot.rhythm import Duration
@@ -23,12 +24,11 @@ from ingot.train.meter import Meter
 from ingot.train.timetable import mean_batch_tokens, steps_for, steps_for_minutes
 from ingot.train.waiting import waiting
 
-LONG_ENOUGH = 120.0  # seconds that a run must promise to last before compiling it pays
 COMPILED = "compiled"  # folder inside the recipe's cache
 PROBE_SECONDS = 10.0  # that the speed is measured for, when the duration is in minutes
 PROBE_SHARE = 0.1  # of the duration, at most
 PROBE_ROUNDS = 4  # of all kinds of step, at least; the first warms up
-PATIENCE = 3  # times as long is measured on a busy machine
+PATIENCE = 3  # times as long is measured on a machine that is not calm
 ALONE = 0.1  # share of the processors that others may use on a calm machine
 STEADY = 1.2  # how far the median step of a calm machine may lie above the quickest
 GRID = 20  # points of a stage at which the loss is asked for its way
@@ -57,18 +57,17 @@ def planned_steps(recipe: Recipe, state: State, *, epoch_tokens: int, parameters
 def wants_compiled(
     recipe: Recipe, arch: Architecture, steps: int | None, peak: Callable[[], float], device: torch.device
 ) -> bool:
-    """Whether to compile; by itself where a compiler is at hand and the whole run promises to last long enough.
+    """Whether to compile; by itself where a compiler is at hand and the whole run promises to gain by it.
 
     Without `steps` the duration is in minutes; with them, half of `peak` (FLOP/s) is taken for the speed.
     """
     if recipe.train.compile != "auto":
         return recipe.train.compile == "yes"
-    if steps is None:
-        seconds = Duration.parse(recipe.train.duration).amount * 60
-    else:
+    seconds = 0.0
+    if steps is not None:
         tokens = steps * mean_batch_tokens(recipe.stages)
         seconds = tokens * flops_per_token(arch, arch.context) / (peak() / 2)
-    return seconds > LONG_ENOUGH and has_compiler(device)
+    return worth_compiling(recipe, seconds) and has_compiler(device)
 
 
 def compiles(engine: Engine, recipe: Recipe, meter: Meter, *, again: bool) -> bool:
@@ -130,25 +129,28 @@ def measured_steps(engine: Engine, loader: BlockLoader, recipe: Recipe, meter: M
     minutes = Duration.parse(recipe.train.duration).amount
     kinds = _kinds(loader, recipe)
     with waiting(meter.console, "measuring the speed"):
-        calm = measure(engine, kinds, min(PROBE_SECONDS, PROBE_SHARE * minutes * 60))
+        others = measure(engine, kinds, min(PROBE_SECONDS, PROBE_SHARE * minutes * 60))
     seconds = [0.0] * len(recipe.stages)
     for kind in kinds:
         seconds[kind.stage] += kind.pace * kind.share
     steps = steps_for_minutes(minutes, recipe.stages, seconds)
-    line = f"{recipe.train.duration} come to {steps:,} steps of {minutes * 60 / steps:.2g} seconds"
-    if not calm:
-        least, most = (extreme(extreme(kind.seconds) for kind in kinds) for extreme in (min, max))
-        line += f", as measured on a busy machine ({least:.2g} to {most:.2g} seconds): it may take longer, or less"
+    line = f"{recipe.train.duration} come to {steps:,} steps of {minutes * 60 / steps:.2g} seconds, by a trial"
+    least, most = (extreme(extreme(kind.seconds) for kind in kinds) for extreme in (min, max))
+    if others >= ALONE:
+        line += f" while others had {others:.0%} of the processors: it may take less time, or more"
+    elif not all(kind.steady for kind in kinds):
+        line += f" in which they took {least:.2g} to {most:.2g}: it may take less time, or more"
     meter.say(line)
     return steps
 
 
-def measure(engine: Engine, kinds: Sequence[Kind], seconds: float) -> bool:
-    """Time steps of all `kinds` in turn for about so many seconds, or longer on a busy machine. Whether it was calm.
+def measure(engine: Engine, kinds: Sequence[Kind], seconds: float) -> float:
+    """Time steps of all `kinds` in turn for about so many seconds, or longer where others compute or steps differ.
 
-    They are made at a rate of 0, so that no weight changes. For a run that has no past: the optimizer is new then.
+    The share of the processors that others had. Steps are made at a rate of 0, so that no weight changes. For a run
+    that has no past: the optimizer is new then.
     """
-    company, began, rounds, calm = Company(), time.perf_counter(), 0, True
+    company, began, rounds, others, calm = Company(), time.perf_counter(), 0, 0.0, True
 
     def goes_on() -> bool:
         return rounds < PROBE_ROUNDS or time.perf_counter() - began < seconds * (1 if calm else PATIENCE)
@@ -161,9 +163,10 @@ def measure(engine: Engine, kinds: Sequence[Kind], seconds: float) -> bool:
                 kind.seconds.append(time.perf_counter() - before)
         rounds += 1
         if rounds >= PROBE_ROUNDS:
-            calm = company.share() < ALONE and all(kind.steady for kind in kinds)
+            others = company.share()
+            calm = others < ALONE and all(kind.steady for kind in kinds)
     engine.renew_optimizer()
-    return calm
+    return others
 
 
 def _kinds(loader: BlockLoader, recipe: Recipe) -> list[Kind]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from ingot.recipe import Stage
+from ingot.recipe import Recipe, Stage
 from ingot.rhythm import Duration
+
+FEW_STEPS = 100  # the demo's loss still falls steeply there: 1.6 bits per byte after 53, 1.37 after 213 (a wider model)
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,13 @@ def steps_for_minutes(minutes: float, stages: Sequence[Stage], seconds: Sequence
     """The steps that fit into `minutes` when a step of stage i takes `seconds[i]`; at least one a stage."""
     mean = sum(stage.share * second for stage, second in zip(stages, seconds, strict=True))
     return max(round(minutes * 60 / mean), len(stages))
+
+
+def too_few(recipe: Recipe, steps: int) -> str:
+    """Where the duration, given otherwise than in steps, comes to so few that the model learns little: what helps."""
+    if steps >= FEW_STEPS or Duration.parse(recipe.train.duration).unit == "step":
+        return ""
+    return (
+        f"{steps:,} steps teach little; more come of a smaller model (model.hidden_size, model.layers), "
+        "smaller batches (train.batch_tokens) or a longer train.duration"
+    )

@@ -112,5 +112,5 @@ def test_without_pyarrow_the_line_says_what_to_install(tmp_path: Path, pack, mon
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(UserError, match=r"pyarrow, which is not installed; pip install 'ingot\[data\]'"):
+    with pytest.raises(UserError, match=r"pyarrow, which is not installed; pip install .*\[data\]"):
         formats.parts(path)

@@ -22,6 +22,7 @@ from ingot.data.source import Conversations, HeldOut, Source
 from ingot.tokenizer.template import source_of
 from ingot.tokenizer.tokenizer import Tokenizer
 
+DIGESTS = "digests.json"  # in the folder of all caches
 LAYOUT = 2  # of the folder; another layout is another fingerprint
 SHARD_BYTES = (4 * 2**20, 64 * 2**20)  # of files behind a shard: at least, at most
 SHARDS = 64  # between these bounds, a corpus is cut into about so many
@@ -47,7 +48,7 @@ class Corpus:
         `folder` keeps the digests of files. Of several processes one reads the files, and the others what it found.
         """
         with alone(folder / ".digests.lock"):
-            digests = Digests(folder / "digests.json")
+            digests = Digests(folder / DIGESTS)
             described = [{"source": source.identity(), "content": source.content(digests)} for source in self.sources]
         cleaning = {"clean": self.clean.identity()} if self.clean.identity() else {}
         return fingerprint({"sources": described, "held_out": self.held_out.to_dict()} | cleaning)

@@ -14,6 +14,7 @@ from ingot.data.document import Dropped
 from ingot.data.formats.stream import BROKEN, CUT, READ_BYTES, Damage, content, file_size, packing, reach
 from ingot.data.formats.table import TEXT_FIELDS, Row, Table
 from ingot.errors import UserError
+from ingot.extras import pip_install
 from ingot.files import disk_errors
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _opened(path: Path) -> Iterator[ParquetFile]:
         from pyarrow.parquet import ParquetFile
     except ImportError:
         what = "parquet files are read with pyarrow, which is not installed"
-        raise UserError(what, where=str(path), mend="pip install 'ingot[data]'") from None
+        raise UserError(what, where=str(path), mend=pip_install("data")) from None
     with _seekable(path) as handle:
         try:
             file = ParquetFile(handle, buffer_size=READ_BYTES, page_checksum_verification=True)

