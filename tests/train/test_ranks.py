@@ -97,10 +97,15 @@ def test_a_killed_worker_costs_a_restart_and_not_the_run(tiny, wait_for):
 
 
 def agent(
-    recipe: Path, name: str, host: str, port: int, *before: str, local: str, more: str = ""
+    recipe: Path, name: str, host: str, port: int, *before: str, local: str, keeps: bool
 ) -> subprocess.Popen[str]:
-    """One of two launchers that meet at `host`, each with a process; `before`: what its command is run by."""
-    patience = f"last_call_timeout=5,keep_alive_interval=1,keep_alive_max_attempt=3,join_timeout=120{more}"
+    """One of two launchers that meet at `host`, each with a process; `before`: what its command is run by.
+
+    `keeps`: the store through which they speak, without which nobody goes on. It must be told: on one machine either
+    may take itself for the host, and so does neither in a namespace, which can't tell by its name.
+    """
+    patience = "last_call_timeout=5,keep_alive_interval=1,keep_alive_max_attempt=3,join_timeout=120"
+    patience += f",is_host={keeps}"
     options = ("--nnodes=1:2", "--max-restarts=3", "--rdzv-backend=c10d", f"--rdzv-id={name}")
     options += (f"--rdzv-endpoint={host}:{port}", f"--rdzv-conf={patience}", f"--local-addr={local}")
     return start([*before, *torchrun(*RUN, str(recipe), *FULL, processes=1, options=options)])
@@ -118,7 +123,7 @@ def test_of_two_machines_one_may_be_lost(tiny, wait_for):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    agents = [agent(recipe, "halved", "localhost", port, local="localhost") for _ in range(2)]
+    agents = [agent(recipe, "halved", "localhost", port, local="localhost", keeps=keeps) for keeps in (True, False)]
     wait_for(lambda: (folder / "checkpoints/step-000006").exists(), agents[0])
     lose(agents[1])
     output = finish(agents[0])
@@ -163,8 +168,7 @@ def test_of_two_machines_on_a_network_one_may_be_lost(tiny, wait_for, machines, 
     agents = []
     for number, name in enumerate(machines):
         inside, address = ("ip", "netns", "exec", name, *INTERFACE), f"10.99.0.{number + 1}"
-        who = f",is_host={number == 0}"  # which a namespace can't tell by its name
-        agents.append(agent(recipe, "apart", "10.99.0.1", 29400, *inside, local=address, more=who))
+        agents.append(agent(recipe, "apart", "10.99.0.1", 29400, *inside, local=address, keeps=not number))
     wait_for(lambda: (folder / "checkpoints/step-000006").exists(), agents[0])
     if how == "killed":
         lose(agents[1])
