@@ -53,7 +53,7 @@ from ingot.recipe import Recipe
         (["recipes", "show", "demo", "--seed=3"], "a recipe's keys have no dashes: seed=3"),
         (["demo", "--train.duration"], "a recipe's keys have no dashes: train.duration=…"),
         (["generate", "demo", "--model.layers", "8"], "see `ingot generate --help`"),
-        (["recipes", "show", "demo", "model.layers=two"], "model.layers=two: a whole number is needed, not 'two'"),
+        (["recipes", "show", "demo", "model.layers=two"], "ingot: command line: model.layers=two: a whole number"),
         (["generate", "nothing", "--runs", "nowhere"], "no run in 'nowhere' has a checkpoint"),
         (["prepare", "demo", "cache=/dev/null/x"], "this place can't be written to"),
         (["recipes", "show", "demo", "model.layers.foo=1"], "has no keys below it"),

@@ -78,7 +78,7 @@ def test_a_choice_is_a_word_or_a_mapping_and_the_first_member_by_default():
         ({"shape": "circel"}, "drawing.yaml: shape: there is no shape of kind 'circel'; did you mean 'circle'?"),
         ({"frame": "circle"}, "there is no square of kind 'circle'; known: square"),
         ({"shape": {"radius": -1}}, "drawing.yaml: shape.radius: input should be greater than 0, not -1"),
-        ({"shape": {"kind": "square", "side": "wide"}}, "shape.side: a whole number is needed, not 'wide'"),
+        ({"shape": {"kind": "square", "side": "wide"}}, "drawing.yaml: shape.side: a whole number is needed"),
         ({"title": None}, "drawing.yaml: title: text is needed, not None"),
         ({"shape": {"kind": ["a"]}}, "drawing.yaml: shape: there is no shape of kind ['a']; known: circle, square"),
         ({"shape": {"kind": {"a": 1}, "side": 1}}, "there is no shape of kind {'a': 1}"),

@@ -84,7 +84,10 @@ def test_settings_are_shown_set_and_checked(session: Session):
         ("temperature hot", "/temperature: it must be a number, 0 or above, not 'hot'$"),
         ("top_k 1.5", "/top_k: it must be a whole number, 0 or above, not '1.5'$"),
         ("max [", r"/max: it must be a whole number, 1 or above, not '\['$"),
-        ("temprature 1", r"no command /temprature; did you mean '/temperature'\? \(a message may begin with //\)"),
+        (
+            "temprature 1",
+            r"there is no command /temprature; did you mean '/temperature'\? \(a message may begin with //",
+        ),
         ("save", r"a file is needed; such as /save talk.json"),
     ):
         with pytest.raises(UserError, match=told):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ from ingot.data.document import Conversation, Document, Message
 from ingot.data.signatures import SLOTS, comparable, signature, signatures
 from ingot.data.words import runs
 from ingot.errors import UserError
+from ingot.extras import pip_install
 
 
 def words(count: int, seed: int) -> str:
@@ -72,7 +74,7 @@ def test_what_is_compared_of_a_conversation():
 def test_without_its_library_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "rensa", None)
     assert len(signatures(["text"], [False], near=False)) == 1
-    with pytest.raises(UserError, match=r"rensa is not installed.*\[data\]"):
+    with pytest.raises(UserError, match=rf"rensa is not installed.*{re.escape(pip_install('data'))}"):
         signatures(["text"], [False], near=True)
 
 

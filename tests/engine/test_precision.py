@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from itertools import cycle
 
@@ -18,6 +19,7 @@ from ingot.engine.engine import Engine
 from ingot.engine.parallel import Automatic
 from ingot.engine.precision import CALM_STEPS, SCALE, Scaler, attempt, by_speed, choose_precision, require
 from ingot.errors import UserError
+from ingot.extras import pip_install
 from ingot.model.architecture import Architecture
 from ingot.model.decoder import Decoder
 from ingot.model.loss import token_loss
@@ -131,7 +133,7 @@ def test_fp8_leaves_names_and_shapes_alone():
 
 def test_fp8_without_its_library_is_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "torchao", None)
-    with pytest.raises(UserError, match=r"pip install .*\[fp8\]"):
+    with pytest.raises(UserError, match=re.escape(pip_install("fp8"))):
         room.to_fp8(Decoder(SHAPES[0]))
 
 

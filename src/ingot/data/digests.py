@@ -58,9 +58,9 @@ class Digests:
         """The path's key, its size and time of change, and the digest that it had with these; empty: none is known."""
         stat = reach(path, path.stat)
         stamp, key = [stat.st_size, stat.st_mtime_ns], str(path.resolve())
-        known = self._known.get(key)
-        same = known and known[:2] == stamp and str(known[2]).startswith(HASH)
-        return key, stamp, str(known[2]) if known and same else ""
+        if (known := self._known.get(key)) and known[:2] == stamp and str(known[2]).startswith(HASH):
+            return key, stamp, str(known[2])
+        return key, stamp, ""
 
 
 def _hash(path: Path) -> str:

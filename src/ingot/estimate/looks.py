@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ingot.estimate.time import stage_flops
+from ingot.estimate.time import step_flops
 from ingot.model.architecture import Architecture, forward_flops
 from ingot.recipe import Recipe
 from ingot.rhythm import Every
@@ -27,13 +27,11 @@ class Looks:
     @classmethod
     def of(cls, recipe: Recipe, arch: Architecture, steps: int, held_out: float) -> Looks:
         """For a run of `steps` steps with so many `held_out` tokens."""
-        step, begin = 0.0, 0.0
-        for stage in recipe.stages:
-            step += stage.share * stage.batch_tokens * stage_flops(recipe, arch, stage, begin)
-            begin += stage.share
         measured = min(recipe.evaluation.max_tokens, held_out) * forward_flops(arch, (arch.context + 1) / 2)
         return cls(
-            evaluation=Every.parse(recipe.evaluation.every).spaced(steps, measured / (MEASURING * step)),
+            evaluation=Every.parse(recipe.evaluation.every).spaced(
+                steps, measured / (MEASURING * step_flops(recipe, arch))
+            ),
             samples=Every.parse(recipe.samples.every).spaced(steps, BETWEEN_SAMPLES),
             tasks=Every.parse(recipe.evaluation.tasks_every),
         )

@@ -27,6 +27,15 @@ def stage_flops(recipe: Recipe, arch: Architecture, stage: Stage, begin: float =
     return sum(_flops_at(recipe, arch, stage, done) for done in _points(stage, begin)) / GRID
 
 
+def step_flops(recipe: Recipe, arch: Architecture) -> float:
+    """FLOPs of a training step: the mean over the run."""
+    total, begin = 0.0, 0.0
+    for stage in recipe.stages:
+        total += stage.share * stage.batch_tokens * stage_flops(recipe, arch, stage, begin)
+        begin += stage.share
+    return total
+
+
 def step_seconds(
     recipe: Recipe, arch: Architecture, device: Device, works: list[Work], precision: Precision, ranks: int = 1
 ) -> list[float]:

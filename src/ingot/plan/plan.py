@@ -15,7 +15,7 @@ from ingot.estimate.devices import Device
 from ingot.estimate.memory import fitting, largest, most_rows, process, room, works
 from ingot.estimate.scaling import SMALLEST_FITTED, best_tokens, expected_loss
 from ingot.estimate.text import Text, text_of, vocabulary_of
-from ingot.estimate.time import OF_DATA_SHEET, OF_MEASURED, run_seconds, stage_flops, step_seconds, worth_compiling
+from ingot.estimate.time import OF_DATA_SHEET, OF_MEASURED, run_seconds, step_flops, step_seconds, worth_compiling
 from ingot.model.architecture import Architecture, parameter_counts
 from ingot.model.memory import WIDE, Footprint, Precision, Work, role_counts
 from ingot.recipe import Recipe
@@ -62,11 +62,7 @@ class Plan:
     @property
     def flops_per_token(self) -> float:
         """Of forward and backward pass, the mean over the run."""
-        total, begin = 0.0, 0.0
-        for stage in self.recipe.stages:
-            total += stage.share * stage.batch_tokens * stage_flops(self.recipe, self.arch, stage, begin)
-            begin += stage.share
-        return total / mean_batch_tokens(self.recipe.stages)
+        return step_flops(self.recipe, self.arch) / mean_batch_tokens(self.recipe.stages)
 
     @property
     def tokens(self) -> float | None:
@@ -93,8 +89,10 @@ class Plan:
     @property
     def compiled(self) -> bool:
         """Whether it will be compiled, where there is a compiler."""
-        if self.past or self.recipe.train.compile != "auto":
-            return self.past.compiled if self.past else self.recipe.train.compile == "yes"
+        if self.past:
+            return self.past.compiled
+        if self.recipe.train.compile != "auto":
+            return self.recipe.train.compile == "yes"
         return worth_compiling(self.recipe, self.seconds or 0.0)
 
     @property

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from ingot.data import formats
 from ingot.data.document import Conversation, Document, Dropped
 from ingot.data.formats import stream
 from ingot.errors import UserError
+from ingot.extras import pip_install
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -112,5 +114,5 @@ def test_without_pyarrow_the_line_says_what_to_install(tmp_path: Path, pack, mon
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(UserError, match=r"pyarrow, which is not installed; pip install .*\[data\]"):
+    with pytest.raises(UserError, match=re.escape(f"pyarrow, which is not installed; {pip_install('data')}")):
         formats.parts(path)
