@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,20 @@ def family(name: str, purpose: str) -> App:
     made = App(name=name, help=purpose)
     app.command(made)
     return made
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """Around the import of PyTorch: nobody looks for garbage, then or later, among what modules are made of.
+
+    There is next to none, and looking is a tenth of the time to a run's first step (docs/lab-log.md).
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ingot.cli.app import ModelName, app
+from ingot.cli.app import ModelName, app, loading
 from ingot.cli.sampling import ChatOptions, Quantize
 
 DEFAULTS = ChatOptions()
@@ -28,4 +28,6 @@ def chat(
     from ingot.chat.terminal import talk
     from ingot.language_model import load
 
-    talk(load(model, runs=runs, quantize=quantize), sampling, system)
+    with loading():
+        loaded = load(model, runs=runs, quantize=quantize)
+    talk(loaded, sampling, system)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from ingot.cli.app import ModelName, app
+from ingot.cli.app import ModelName, app, loading
 from ingot.cli.sampling import Quantize, SamplingOptions
 from ingot.errors import UserError
 
@@ -41,7 +41,8 @@ def generate(
     if input is None and output is None:
         _write_continuations(_load(model, runs, quantize).generator, prompts or [""], sampling)
         return
-    from ingot.batches.job import Job, results_of
+    with loading():
+        from ingot.batches.job import Job, results_of
     from ingot.batches.prompts import prompts_of, read_prompts
     from ingot.batches.results import continuous, form_of
 

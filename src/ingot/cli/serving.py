@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt, UInt16
 
-from ingot.cli.app import app, missing_models_first
+from ingot.cli.app import app, loading, missing_models_first
 from ingot.cli.sampling import Quantize
 from ingot.errors import Stopped, UserError
 
@@ -49,7 +49,8 @@ def serve(
     with missing_models_first(model, *more, runs=runs):
         if missing := [name for name in ("fastapi", "uvicorn", "prometheus_client") if not find_spec(name)]:
             raise UserError(f"{missing[0]} is not installed", where="serve", mend=pip_install("serve"))
-    from ingot.serve import server
+    with loading():
+        from ingot.serve import server
     from ingot.serve.keys import Keys
 
     known = Keys.read(keys) if keys else None

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeFloat, PositiveInt
 
-from ingot.cli.app import Overrides, RecipeName, app
+from ingot.cli.app import Overrides, RecipeName, app, loading
 
 
 @app.command(usage="Usage: ingot demo [KEY=VALUE …]")
@@ -62,6 +62,7 @@ def train(
 
         rehearse(loaded)
         return
-    from ingot.train.run import train
+    with loading():
+        from ingot.train.run import train
 
     train(loaded, fresh=fresh)

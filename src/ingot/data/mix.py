@@ -107,7 +107,7 @@ class Mixture:
         rows = np.asarray(rows, np.int64)
         sets, numbers = np.empty_like(rows), np.empty_like(rows)
         which = np.searchsorted(self._begins, rows, side="right") - 1
-        for place in np.unique(which).tolist():
+        for place in sorted(set(which.ravel().tolist())):
             own, stretch = which == place, self.stretches[place]
             turns, within = np.divmod(rows[own] - stretch.begin, len(stretch.table))
             sets[own] = found = stretch.table[within]

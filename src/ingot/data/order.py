@@ -66,7 +66,7 @@ class Order:
         """The set of each of the blocks [first, end) of the run, and which block of that set it is."""
         sets, blocks = self.mixture.places(np.arange(first, end))
         epochs, blocks = np.divmod(blocks, np.array(self.counts)[sets])
-        for place, epoch in np.unique(np.stack([sets, epochs]), axis=1).T.tolist():
+        for place, epoch in sorted(set(zip(sets.tolist(), epochs.tolist(), strict=True))):
             own = (sets == place) & (epochs == epoch)
             blocks[own] = permute(blocks[own], self.counts[place], drawn(self._seed, place, epoch))
         return sets, blocks

@@ -110,12 +110,12 @@ class Meter:
         if self._peak:
             record["share_of_peak"] = flops / seconds / self._peak
         self.tracker.log(record)
+        self._show(state, factor)
         if not self._peak:  # the first step waits for no measurement
             self._peak = self._measure_peak()
             self.tracker.log({"kind": "peak", "step": state.step, "matmul_peak": self._peak})
         self._look_at_machine(state)
         self._look_ahead(state, seconds)
-        self._show(state, factor)
 
     def left_out(self, state: State, reason: str, *, loss: float, norm: float, first: int) -> None:
         """Record the step that `state` stands behind, whose update was not applied; its blocks begin with `first`."""
