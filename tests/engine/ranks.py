@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ingot.checkpoint.state import load_state, save_rows, save_state, tensors_file
+from ingot.checkpoint.state import load_state, save_rows, save_state, size_of, tensors_file
 from ingot.data.loader import IGNORED, TokenBatch
 from ingot.distributed import World
 from ingot.engine.engine import Engine
@@ -104,13 +104,15 @@ def course(make: Callable[[], Engine], kept: Path) -> dict[str, Any]:
     one = make()
     first = advance(one, range(SAVED_AT))
     keep(kept, one)
+    held = size_of(one.state())
     second = advance(one, range(SAVED_AT, STEPS))
     other = make()
     resume(other, kept)
     again = advance(other, range(SAVED_AT, STEPS))
     ends = weights(one), weights(other)
     same = all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
-    return {"first": first, "second": second, "weights": ends[0], "resumed_bitwise": same and again == second}
+    found = {"first": first, "second": second, "weights": ends[0], "state_bytes": held}
+    return {**found, "resumed_bitwise": same and again == second}
 
 
 def keep(kept: Path, one: Engine) -> None:

@@ -67,6 +67,12 @@ def test_a_resume_by_as_many_is_bitwise(found, kind, course):
     assert found(kind)[1][f"{kind}-{course}"]["resumed_bitwise"]
 
 
+@pytest.mark.parametrize(("kind", "course"), RUNS)
+def test_each_process_keeps_its_share_of_the_state(found, kind, course):
+    one, two = found(kind)[0][f"auto-{course}"], found(kind)[1][f"{kind}-{course}"]
+    assert two["state_bytes"] <= 0.52 * one["state_bytes"]  # of 61 rows the main one has 31
+
+
 @pytest.mark.parametrize("ranks", [0, 1], ids=["two to one", "one to two"])
 @pytest.mark.parametrize(("kind", "course"), RUNS)
 def test_a_state_moves_to_another_number_of_processes(found, kind, course, ranks):

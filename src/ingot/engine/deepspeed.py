@@ -21,7 +21,7 @@ from ingot.checkpoint.state import Rows
 from ingot.distributed import World
 from ingot.engine.loss_model import LossModel
 from ingot.engine.native import NativeEngine, may_apply
-from ingot.engine.strategy import Copies
+from ingot.engine.strategy import Copies, own_rows
 from ingot.errors import UserError
 from ingot.model.decoder import Decoder
 from ingot.model.objective import Objective
@@ -189,21 +189,24 @@ class DeepSpeedEngine(NativeEngine):
         return [refused] if several else refused
 
     def state(self) -> dict[str, Any]:
-        """The optimizer's state as the native engine has it, whole, on the main rank."""
+        """The optimizer's state as the native engine has it, this rank's rows of it.
+
+        A tensor is put together on every rank, which keeps its rows of it in the host's memory, and then the next.
+        """
         from deepspeed.utils import safe_get_full_optimizer_state
 
         steps = next(iter(self.optimizer.state.values()))["step"].cpu()
-        states: dict[int, dict[str, Tensor]] = {}
+        states: dict[int, dict[str, Any]] = {}
         groups, number = [], 0
         for group, parameters in zip(self.optimizer.param_groups, self._parameters, strict=True):
             groups.append({**group, "params": list(range(number, number + len(parameters)))})
             for parameter in parameters:
-                means = {name: safe_get_full_optimizer_state(parameter, name) for name in MEANS}
-                if self.world.main:
-                    states[number] = {"step": steps.clone(), **{name: mean.cpu() for name, mean in means.items()}}
+                states[number] = {"step": steps.clone()}
+                for name in MEANS:
+                    whole = safe_get_full_optimizer_state(parameter, name)
+                    states[number][name] = Rows((own_rows(whole, self.world).clone().cpu(),))
                 number += 1
-        kept = {"state": states, "param_groups": groups} if self.world.main else {}
-        return {"optimizer": kept, "scaler": self._scaler.state()}
+        return {"optimizer": {"state": states, "param_groups": groups}, "scaler": self._scaler.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from `state`, of this engine or of the native one; each rank keeps its part."""
