@@ -47,6 +47,11 @@ CASES: dict[str, dict[str, Any]] = {
         "passes": 2,
         "optimizer": "muon",
     },
+    "accumulated": {
+        "arch": {"family": "llama", "vocabulary": 4096, "context": 256, "layers": 6, "hidden_size": 256, "heads": 4},
+        "rows": 4,
+        "passes": 4,
+    },
     "packed": {
         "arch": {
             "family": "llama",

@@ -27,6 +27,10 @@ TOKEN_BYTES = 4 * 8  # of a token on its way in: input, target and position, and
 # block is too small for the same tensor again; PyTorch's own for CUDA rounds to blocks and keeps them apart by size.
 GAPS = {"cpu": 0.3, "cuda": 0.05}
 LOSS_GAPS = {"cpu": 0.6, "cuda": 0.0}
+AMONG_GRADIENTS = {
+    "cpu": 0.5,
+    "cuda": 0.0,
+}  # more where a pass's gradients lie among the next one's blocks
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,8 @@ def moments(arch: Architecture, work: Work, *, state: float, update: float) -> I
 
     even = work.tokens * arch.layers * _attention_matrices(arch, work)  # all of one size: each fits where one was
     loss = states + head + _chunk(arch, work)
-    gaps = GAPS[work.device] * max(0.0, kept - even) + LOSS_GAPS[work.device] * loss
+    share = GAPS[work.device] + (AMONG_GRADIENTS[work.device] if work.accumulated else 0.0)
+    gaps = share * max(0.0, kept - even) + LOSS_GAPS[work.device] * loss
 
     def at(
         moment: str, gradients: float, activations: float, copies: float, logits: float, workspace: float
