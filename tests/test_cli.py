@@ -14,13 +14,13 @@ import pytest
 from ingot.chat.context import DEFAULTS
 from ingot.cli import chatting, generating, run, serving
 from ingot.cli.sampling import ChatOptions, SamplingOptions
-from ingot.config import explain
+from ingot.config.explain import explain
 from ingot.data.corpora import CORPORA
 from ingot.errors import Stopped, UserError
 from ingot.generate.sampling import Sampling
 from ingot.generate.token import Generation
 from ingot.generate.weights import Quantize
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ import yaml
 import ingot
 from ingot.cli import app, run
 from ingot.dashboard.run import flatten
-from ingot.recipe import Recipe, builtin_recipes
+from ingot.recipe.files import builtin_recipes
+from ingot.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ingot"

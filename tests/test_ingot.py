@@ -29,7 +29,7 @@ def test_verbs_are_callable_whichever_way_their_modules_were_imported(first):
 
 
 def test_the_recipe_is_at_hand_and_unknown_names_are_not():
-    from ingot.recipe import Recipe
+    from ingot.recipe.recipe import Recipe
 
     assert ingot.Recipe is Recipe
     assert {"Recipe", "prepare", "train"} <= set(dir(ingot))

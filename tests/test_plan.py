@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 
 from ingot.cli import run
-from ingot.config import to_yaml
+from ingot.config.text import to_yaml
 from ingot.errors import UserError
 from ingot.estimate.devices import DEVICES, Device, find_device
 from ingot.estimate.text import Text
 from ingot.model.architecture import parameter_counts
 from ingot.plan.plan import make_plan
 from ingot.prepare import prepare
-from ingot.recipe import Recipe, builtin_recipes
+from ingot.recipe.files import builtin_recipes
+from ingot.recipe.recipe import Recipe
 from ingot.train.dry import dry_run
 from ingot.train.past import Past, past
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ingot.prepare import prepare
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 
 LONG = "a folder with a rather long name of several words"
 

@@ -24,7 +24,7 @@ _LAZY = {
     "Evaluator": "ingot.evaluate.evaluator",
     "LanguageModel": "ingot.language_model",
     "ModelManager": "ingot.manager",
-    "Recipe": "ingot.recipe",
+    "Recipe": "ingot.recipe.recipe",
     "generate_text": "ingot.language_model",
     "load": "ingot.language_model",
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ingot.checkpoint.store import Checkpoints
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 
 CHAT = "chat."  # begins an override of the second part's recipe
 SHARED = ("model", "runs=", "cache=")  # begin those that both parts take

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ingot.chat.context import DEFAULTS, Message, Prompt, as_messages, prompt_of
 from ingot.checkpoint.registry import resolve, run_names
 from ingot.checkpoint.store import FOLDER, MODEL, Checkpoints
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.errors import UserError
 from ingot.generate.sampling import Sampling
 from ingot.tokenizer.chat import ChatTemplate

@@ -14,7 +14,7 @@ from ingot.data.cache import VIEWS, TokenCache
 from ingot.data.live.prepare import prepare_live
 from ingot.data.prepare import prepare as prepare_data
 from ingot.distributed import environment
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 
 
 def prepare(recipe: Recipe) -> TokenCache:

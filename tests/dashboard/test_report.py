@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from made_up_runs import PAYLOAD, RECIPE, START, Record, add_checkpoint, train_records, validation_record
 
-from ingot.config import override
+from ingot.config.changes import override
 from ingot.dashboard.curves import LINES, POINTS
 from ingot.dashboard.report import write_report
 from ingot.rhythm import Duration

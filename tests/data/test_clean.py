@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingot.config import explain, validate
+from ingot.config.check import validate
+from ingot.config.explain import explain
 from ingot.data import clean
 from ingot.data.clean import Cleaning
 from ingot.data.document import Conversation, Document, Dropped, Message

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.data.build import build
 from ingot.data.build.plan import Corpus
 from ingot.data.conversations import as_record, recognise

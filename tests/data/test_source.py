@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.data.digests import Digests
 from ingot.data.document import Document
 from ingot.data.source import HeldOut, Local, Package, Source

@@ -8,7 +8,7 @@ from ingot.estimate.devices import DEVICES, Device, find_device
 from ingot.estimate.memory import fitting, largest, room, works
 from ingot.model.memory import Work
 from ingot.model.presets import SIZES
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 
 
 def auto(*overrides: str) -> Recipe:

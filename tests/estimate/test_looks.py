@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ingot.estimate.looks import BETWEEN_SAMPLES, MEASURING, Looks
 from ingot.estimate.time import stage_flops
 from ingot.model.architecture import forward_flops
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.rhythm import Every
 
 DEMO = Recipe.load("demo")

@@ -15,7 +15,7 @@ from ingot.estimate.memory import COMPILER, RUNTIME, fitting, largest, most_rows
 from ingot.model.architecture import Architecture
 from ingot.model.memory import Work, footprint, matrices, role_counts
 from ingot.optim.optimizer import Optimizer
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 
 CASES: dict[str, dict[str, Any]] = {
     "llama": {

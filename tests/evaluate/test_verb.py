@@ -16,7 +16,7 @@ from ingot.data.source import Local, Package
 from ingot.errors import UserError
 from ingot.evaluate.record import FOLDER, Evaluation, evaluations
 from ingot.evaluate.sources import source_of
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train.run import train
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.errors import UserError
 from ingot.generate.sampler import Sampler, draw, likeliest, penalise
 from ingot.generate.sampling import Sampling

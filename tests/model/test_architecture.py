@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.errors import UserError
 from ingot.model.architecture import Architecture, flops_per_token, forward_flops, parameter_counts
 from ingot.model.decoder import Decoder

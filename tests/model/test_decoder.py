@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.model.architecture import Architecture
 from ingot.model.attention import document_mask
 from ingot.model.decoder import Decoder

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.model import loss, objective
 from ingot.model.loss import Terms, sampled_loss, token_loss, token_losses
 from ingot.model.objective import Objective, Sampled

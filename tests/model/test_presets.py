@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.errors import UserError
 from ingot.model.architecture import Architecture, parameter_counts
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 
 
 @pytest.mark.parametrize(("kind", "millions"), [("tiny", 25), ("small", 349), ("medium", 1510), ("large", 7114)])

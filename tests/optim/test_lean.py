@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.optim import lean
 from ingot.optim.lean import Byte, Full, Half, noise_of, pieces, shares
 from ingot.optim.optimizer import AdamW, AdamW8bit, Muon, Optimizer, set_rate

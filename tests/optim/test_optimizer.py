@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.errors import UserError
 from ingot.optim.muon import COEFFICIENTS, MuonAdamW, orthogonalize, same_shape
 from ingot.optim.optimizer import AdamW, Muon, Optimizer, set_rate

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.errors import UserError
 from ingot.optim.schedule import Constant, Cosine, Linear, Restarts, Schedule, WarmupStableDecay, share
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.errors import UserError
 from ingot.tokenizer.byte_pairs import SPLITS
 from ingot.tokenizer.tokenizer import Tokenizer

@@ -16,7 +16,7 @@ from hub_server import Fault, Server, hub_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.errors import UserError
 from ingot.tokenizer.byte_pairs import byte_level, describe
 from ingot.tokenizer.encoder import encoder, fastest

@@ -20,7 +20,7 @@ import pytest
 
 from ingot.errors import UserError
 from ingot.extras import pip_install
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.track import tracker as tracker_module
 from ingot.track.tracker import METRICS, Tracker
 from ingot.track.tracking import Mirror, TensorBoard, WeightsAndBiases, points

@@ -18,7 +18,7 @@ from ingot.distributed import World
 from ingot.language_model import load
 from ingot.model.loss import IGNORED
 from ingot.prepare import prepare
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.tokenizer.tokenizer import Tokenizer
 from ingot.train.folder import begin
 from ingot.train.parts import Parts

@@ -26,7 +26,7 @@ from ingot.engine.loss_model import LossModel
 from ingot.engine.memory import fitting_rows, survives
 from ingot.model.architecture import Architecture
 from ingot.model.memory import Work
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train import parts
 from ingot.train.fitting import trial
 from ingot.train.run import train

@@ -14,7 +14,7 @@ from ingot.errors import UserError
 from ingot.estimate.devices import Device
 from ingot.estimate.memory import largest, works
 from ingot.model.decoder import Decoder
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train import fitting
 from ingot.train.fitting import fitted, trial
 from ingot.train.folder import begin

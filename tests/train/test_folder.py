@@ -9,7 +9,7 @@ import pytest
 
 from ingot.checkpoint.store import Checkpoints
 from ingot.errors import UserError
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train import run as run_module
 from ingot.train.folder import begin
 from ingot.train.run import train

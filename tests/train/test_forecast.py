@@ -9,7 +9,7 @@ import pytest
 from ingot.distributed import World
 from ingot.estimate.devices import Device
 from ingot.model.presets import SIZES
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train.forecast import sized
 from ingot.train.run import train
 

@@ -22,7 +22,7 @@ from launch import crew, finish, start
 from ingot.checkpoint.state import load_state
 from ingot.checkpoint.store import Checkpoints
 from ingot.errors import UserError
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train.health import LEAST, STEADY, highest
 from ingot.train.loop import Loop, State
 from ingot.train.run import train
@@ -234,7 +234,7 @@ sys.path.insert(0, sys.argv[1])
 from faults import Faults
 from test_health import QUIET
 from ingot.distributed import World
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train.run import train
 with pytest.MonkeyPatch.context() as patch:
     faults = Faults(patch)

@@ -12,7 +12,7 @@ from courses import assert_same_run, exact_records, weights_and_state
 from phases import Ended
 
 from ingot.checkpoint.store import Checkpoints
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 
 STEPS, KILLS = 150, 30
 RUN = {"duration": f"{STEPS} steps", "save_every": "5 steps", "keep": 999}

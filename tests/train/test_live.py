@@ -17,7 +17,7 @@ from ingot.data.live.loader import LiveLoader
 from ingot.errors import UserError
 from ingot.hub import Unreachable
 from ingot.prepare import prepare
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train.run import train
 
 QUIET = {"evaluation": {"every": "never"}, "samples": {"every": "never", "prompts": []}}

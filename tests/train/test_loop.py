@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingot.checkpoint.store import Checkpoints
-from ingot.recipe import EarlyStopping, Recipe
+from ingot.recipe.recipe import Recipe
+from ingot.recipe.sections import EarlyStopping
 from ingot.train.loop import State
 from ingot.train.run import train
 

@@ -20,7 +20,7 @@ from launch import RUN, finish, start, torchrun
 
 from ingot.checkpoint.store import Checkpoints
 from ingot.model.huggingface import load_model
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train.run import train
 
 # A sampled loss draws for each rank; with a constant rate a run's length does not show in its steps.

@@ -15,7 +15,7 @@ from ingot.data.blocks import Bins, Slices
 from ingot.data.prepare import prepare
 from ingot.distributed import World
 from ingot.errors import UserError
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train.rows import Rows
 from ingot.train.run import train
 from ingot.train.timetable import Timetable

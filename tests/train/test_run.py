@@ -22,7 +22,7 @@ from ingot.checkpoint.store import Checkpoints
 from ingot.cli import run
 from ingot.engine.native import NativeEngine
 from ingot.errors import UserError
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train import settle
 from ingot.train.account import longer
 from ingot.train.loop import State

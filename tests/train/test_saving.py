@@ -20,7 +20,7 @@ from ingot.checkpoint.state import Rows, load_state
 from ingot.checkpoint.store import Checkpoints
 from ingot.errors import UserError
 from ingot.model.huggingface import INDEX, load_model
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train import run, saving
 from ingot.train.loop import Loop, State
 from ingot.train.run import train
@@ -115,7 +115,7 @@ def test_without_room_for_a_copy_the_run_stands_still_and_saves_the_same(tiny: C
 SHARDED = """
 import sys
 from ingot.model import huggingface
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train.run import train
 huggingface.FILE_BYTES = 4096  # so that even a tiny model takes a file for each process
 train(Recipe.load(sys.argv[1], sys.argv[2:]))

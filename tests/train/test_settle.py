@@ -12,7 +12,8 @@ import torch
 from rich.console import Console
 
 from ingot.distributed import World
-from ingot.recipe import Recipe, Stage
+from ingot.recipe.recipe import Recipe
+from ingot.recipe.sections import Stage
 from ingot.train import settle
 from ingot.train.settle import (
     ALONE,

@@ -15,7 +15,7 @@ from ingot.distributed import World
 from ingot.errors import UserError
 from ingot.model.huggingface import load_architecture, load_model
 from ingot.prepare import prepare
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.tokenizer.tokenizer import Tokenizer
 from ingot.train.folder import begin
 from ingot.train.parts import Parts

@@ -16,7 +16,7 @@ from courses import records
 from ingot.checkpoint.manifest import verify
 from ingot.distributed import World
 from ingot.errors import Stopped
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train import run as run_module
 from ingot.train import saving, settle
 from ingot.train.run import train

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingot.recipe import Recipe, Stage
+from ingot.recipe.recipe import Recipe
+from ingot.recipe.sections import Stage
 from ingot.rhythm import Duration
 from ingot.train.timetable import Timetable, steps_for, steps_for_minutes, too_few
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from courses import records
 
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.track.tracking import points
 
 

@@ -15,7 +15,7 @@ from ingot.batches.progress import JobProgress
 from ingot.batches.prompts import Entry
 from ingot.batches.results import Result, form_of
 from ingot.chat.context import Message, Prompt
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.errors import UserError
 from ingot.files import sha256, write_atomically
 from ingot.generate.generator import Generator

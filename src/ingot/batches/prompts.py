@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ingot.chat.context import Message, as_messages
-from ingot.config import nearest
-from ingot.errors import UserError
+from ingot.errors import UserError, nearest
 from ingot.generate.sampling import Sampling
 
 SUFFIXES = (".txt", ".jsonl")

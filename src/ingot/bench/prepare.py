@@ -23,7 +23,7 @@ from rich.table import Table
 
 from ingot.bench.corpus import write_corpus
 from ingot.bench.loading import seconds_per_read
-from ingot.config import to_yaml
+from ingot.config.text import to_yaml
 from ingot.data.build.report import count
 from ingot.data.cache import TokenCache
 from ingot.data.source import HeldOut, Local
@@ -31,7 +31,8 @@ from ingot.distributed import cores
 from ingot.errors import UserError
 from ingot.extras import pip_install
 from ingot.model.architecture import Architecture
-from ingot.recipe import Data, Recipe
+from ingot.recipe.recipe import Recipe
+from ingot.recipe.sections import Data
 from ingot.tokenizer.training import BPE, TokenizerFile
 
 VOCABULARY = 16_384

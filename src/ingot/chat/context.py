@@ -6,8 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ingot.config import nearest
-from ingot.errors import UserError
+from ingot.errors import UserError, nearest
 from ingot.generate.sampling import Sampling
 from ingot.tokenizer.chat import ROLES, ChatTemplate
 

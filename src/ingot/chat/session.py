@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ingot.chat.context import Message, Prompt, as_messages
-from ingot.config import nearest, parse_yaml, validate
-from ingot.errors import UserError
+from ingot.config.check import validate
+from ingot.config.text import parse_yaml
+from ingot.errors import UserError, nearest
 from ingot.files import write_atomically
 from ingot.generate.sampling import Sampling
 

@@ -12,8 +12,7 @@ from typing import Any
 from ingot.checkpoint.manifest import MANIFEST, CheckpointDamaged, Manifest, verify
 from ingot.checkpoint.registry import find, run_names
 from ingot.checkpoint.store import FOLDER, MODEL, Checkpoints
-from ingot.config import nearest
-from ingot.errors import UserError
+from ingot.errors import UserError, nearest
 from ingot.model.architecture import Architecture, parameter_counts
 from ingot.model.huggingface import load_architecture
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError
 
-from ingot.config import Config
+from ingot.config.config import Config
 from ingot.errors import UserError
 from ingot.files import sha256
 

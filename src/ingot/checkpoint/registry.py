@@ -13,8 +13,7 @@ from pathlib import Path
 
 from ingot.checkpoint.manifest import MANIFEST, verify
 from ingot.checkpoint.store import FOLDER, MODEL, Checkpoint, Checkpoints
-from ingot.config import nearest
-from ingot.errors import UserError
+from ingot.errors import UserError, nearest
 
 log = logging.getLogger(__name__)
 

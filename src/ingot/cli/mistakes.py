@@ -36,7 +36,7 @@ def misuse(error: CycloptsError) -> str:
 
 def _key_with_dashes(error: UnknownOptionError) -> str:
     """`key=value` as it was meant, where an option that is none is a recipe's key; else empty."""
-    from ingot.recipe import Recipe
+    from ingot.recipe.recipe import Recipe
 
     word, words = error.token.value, error.unused_tokens or []
     key, _, value = word.lstrip("-").partition("=")
@@ -48,7 +48,7 @@ def _key_with_dashes(error: UnknownOptionError) -> str:
 
 
 def _unknown(word: str, within: App) -> str:
-    from ingot.config import nearest
+    from ingot.errors import nearest
 
     if word.startswith("-"):
         return f"there is no option {word!r}; {nearest(word, ['--help', '--version'])}"

@@ -25,7 +25,8 @@ def list_recipes() -> None:
     """Name, size and purpose of each built-in recipe."""
     from ingot.estimate.text import vocabulary_of
     from ingot.model.architecture import parameter_counts
-    from ingot.recipe import Recipe, builtin_recipes
+    from ingot.recipe.files import builtin_recipes
+    from ingot.recipe.recipe import Recipe
 
     rows = []
     for name, path in builtin_recipes().items():
@@ -41,8 +42,8 @@ def list_recipes() -> None:
 @recipes.command(usage="Usage: ingot recipes show RECIPE [KEY=VALUE …]")
 def show(recipe: RecipeName, /, *overrides: Overrides) -> None:
     """The whole recipe as YAML, every default filled in."""
-    from ingot.config import to_yaml
-    from ingot.recipe import Recipe
+    from ingot.config.text import to_yaml
+    from ingot.recipe.recipe import Recipe
 
     print(to_yaml(Recipe.load(recipe, overrides)), end="")
 
@@ -55,9 +56,10 @@ def explain(
     /,
 ) -> None:
     """Every key of a recipe: type, default, meaning and unit."""
-    from ingot.config import Key, nearest
-    from ingot.config import explain as keys_of
-    from ingot.recipe import Recipe
+    from ingot.config.explain import Key
+    from ingot.config.explain import explain as keys_of
+    from ingot.errors import nearest
+    from ingot.recipe.recipe import Recipe
 
     every = list(keys_of(Recipe))
     keys = [key for key in every if key.path.startswith(prefix)]

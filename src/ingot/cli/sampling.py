@@ -36,7 +36,7 @@ class SamplingOptions:
 
     def sampling(self, where: str) -> Sampling:
         """The settings. Raises UserError for a value that is out of range."""
-        from ingot.config import validate
+        from ingot.config.check import validate
         from ingot.generate.sampling import Sampling
 
         return validate(Sampling, asdict(self), where=where)

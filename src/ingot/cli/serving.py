@@ -40,7 +40,7 @@ def serve(
     """Serve models: OpenAI's API at /v1, a page to talk to them at /, and /health and /metrics."""
     from importlib.util import find_spec
 
-    from ingot.config import validate
+    from ingot.config.check import validate
     from ingot.extras import pip_install
     from ingot.serve.limits import Limits
 

@@ -21,7 +21,7 @@ def demo(*overrides: Overrides) -> None:
 @app.command(usage="Usage: ingot prepare RECIPE [KEY=VALUE …]")
 def prepare(recipe: RecipeName, /, *overrides: Overrides) -> None:
     """Make the tokenizer and the token cache that a recipe needs; what is there already is kept."""
-    from ingot.recipe import Recipe
+    from ingot.recipe.recipe import Recipe
 
     loaded = Recipe.load(recipe, overrides)  # before PyTorch, as everywhere here: a mistake is told at once
     from ingot.prepare import prepare
@@ -40,7 +40,7 @@ def plan(
 ) -> None:
     """What a recipe will need: parameters, FLOPs, memory, disk, time, cost. Starts nothing."""
     from ingot.plan.job import plan
-    from ingot.recipe import Recipe
+    from ingot.recipe.recipe import Recipe
 
     plan(Recipe.load(recipe, overrides), device=device, devices=devices, price=price)
 
@@ -54,7 +54,7 @@ def train(
     dry_run: Annotated[bool, Parameter(help="all but training: the model's shape, the data's start, one step")] = False,
 ) -> None:
     """Train: prepare what is missing, and go on with what was begun. Ctrl-C saves and ends."""
-    from ingot.recipe import Recipe
+    from ingot.recipe.recipe import Recipe
 
     loaded = Recipe.load(recipe, overrides)
     if dry_run:

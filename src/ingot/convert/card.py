@@ -10,7 +10,7 @@ from typing import Any
 import ingot
 from ingot.checkpoint.catalogue import Entry, entry, lineage
 from ingot.checkpoint.manifest import MANIFEST
-from ingot.config import parse_yaml, yaml_word
+from ingot.config.text import parse_yaml, yaml_word
 from ingot.data.corpora import CORPORA
 from ingot.errors import UserError
 from ingot.model.architecture import Architecture, parameter_counts

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.convert.gguf.scheme import from_pairs
 from ingot.convert.pieces import LONGEST_PIECE, SPACE, Piece, byte_name, describe_pieces
 from ingot.errors import UserError

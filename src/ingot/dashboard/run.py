@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ingot.checkpoint.manifest import CheckpointDamaged, verify
-from ingot.config import parse_yaml
+from ingot.config.text import parse_yaml
 from ingot.dashboard.follow import Follower, Record
 from ingot.dashboard.journal import Journal
 from ingot.dashboard.series import number

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from ingot.config import Config
+from ingot.config.config import Config
 from ingot.data.document import Document, Dropped, Record
 from ingot.data.signatures import METHOD, RUN
 from ingot.data.words import DIGIT, SPACE, SYMBOL, kinds, runs

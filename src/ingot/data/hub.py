@@ -14,14 +14,13 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from ingot.config import nearest
 from ingot.data.corpora import CORPORA, Corpus
 from ingot.data.digests import Digests
 from ingot.data.document import Part, Record
 from ingot.data.formats.table import Row
 from ingot.data.hub_files import HubPart, reader_of, required_datasets
 from ingot.data.source import Source
-from ingot.errors import UserError
+from ingot.errors import UserError, nearest
 from ingot.hub import Patience, Unreachable, download, patiently
 
 UNKNOWN_SIZE = 2**29  # bytes that a file counts for of which only the web address is known

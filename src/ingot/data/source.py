@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ingot.config import Choice, Config
+from ingot.config.config import Choice, Config
 from ingot.data.conversations import as_record
 from ingot.data.digests import Digests
 from ingot.data.document import Dropped, Part, Record

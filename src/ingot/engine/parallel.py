@@ -11,7 +11,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
-from ingot.config import Choice
+from ingot.config.config import Choice
 from ingot.errors import UserError
 from ingot.extras import pip_install
 

@@ -13,7 +13,7 @@ from ingot.model.architecture import Architecture, parameter_counts
 from ingot.model.memory import Precision, Work
 from ingot.model.presets import AUTO, SIZES
 from ingot.optim.optimizer import Optimizer
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

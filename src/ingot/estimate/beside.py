@@ -7,7 +7,7 @@ from ingot.estimate.text import Text
 from ingot.estimate.time import COMPILING
 from ingot.model.architecture import Architecture, forward_flops
 from ingot.model.memory import DeviceKind
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.rhythm import Every
 
 # Orders of magnitude, seen on calm machines (docs/lab-log.md): seconds until the first step is made, bytes a second of

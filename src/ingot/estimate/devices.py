@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ingot.config import nearest
-from ingot.errors import UserError
+from ingot.errors import UserError, nearest
 from ingot.model.memory import DeviceKind, Precision
 
 if TYPE_CHECKING:

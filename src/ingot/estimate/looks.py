@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ingot.estimate.time import step_flops
 from ingot.model.architecture import Architecture, forward_flops
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.rhythm import Every
 
 MEASURING = 0.25  # of the training's FLOPs that may go into evaluations whose rhythm is a share of the run

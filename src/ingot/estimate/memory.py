@@ -9,7 +9,8 @@ from typing import Literal
 from ingot.estimate.devices import Device
 from ingot.model.architecture import Architecture
 from ingot.model.memory import WIDE, DeviceKind, Footprint, Precision, Work, footprint, matrices, role_counts
-from ingot.recipe import Recipe, Stage
+from ingot.recipe.recipe import Recipe
+from ingot.recipe.sections import Stage
 
 # Bytes of a process that are not the run's: interpreter and PyTorch on a CPU (docs/lab-log.md); on a GPU, the CUDA
 # context and the libraries' workspaces.

@@ -14,7 +14,7 @@ from ingot.data.cache import TokenCache
 from ingot.data.prepare import prepared
 from ingot.data.source import FileSource, Source
 from ingot.errors import UserError
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 
 # Bytes of English text a token, for a byte-level BPE: 4.4 at 50,257 tokens (OpenWebText: 39.8 GB, 9.04B tokens of
 # GPT-2's), less by this much for each halving of the vocabulary.

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from ingot.estimate.devices import Device
 from ingot.model.architecture import Architecture, flops_per_token, forward_flops
 from ingot.model.memory import WIDE, Precision, Work, kept_by_block, matrices, role_counts
-from ingot.recipe import Recipe, Stage
+from ingot.recipe.recipe import Recipe
+from ingot.recipe.sections import Stage
 from ingot.rhythm import Duration
 
 # The share of a device's peak that training sustains, where nothing was measured: what well-tuned dense models reach

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.data.loader import TokenBatch
 from ingot.errors import UserError
 from ingot.evaluate.bootstrap import exponential

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from ingot.config import Config
+from ingot.config.config import Config
 from ingot.errors import UserError
 from ingot.files import make_folder, write_atomically
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ingot.checkpoint.manifest import MANIFEST, CheckpointDamaged, Manifest
 from ingot.checkpoint.store import FOLDER, MODEL
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.data.build.spelling import Speller
 from ingot.data.cache import TokenCache, TokenView
 from ingot.data.corpora import CORPORA
@@ -23,7 +23,7 @@ from ingot.data.source import Local, Package, Source
 from ingot.errors import UserError
 from ingot.evaluate.text import Document as Ids
 from ingot.evaluate.text import Tally
-from ingot.recipe import Data
+from ingot.recipe.sections import Data
 from ingot.tokenizer.encoder import encoder
 from ingot.tokenizer.tokenizer import Tokenizer
 from ingot.tokenizer.training import TokenizerFile

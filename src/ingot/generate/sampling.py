@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ingot.config import Config
+from ingot.config.config import Config
 
 LARGEST = 2**63  # below it a whole number fits into what PyTorch takes
 MOST_ALTERNATIVES = 20  # tokens whose log-probabilities are told beside the chosen one's

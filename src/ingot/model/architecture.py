@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ingot.config import Config
+from ingot.config.config import Config
 from ingot.errors import UserError
 from ingot.model.presets import expanded
 

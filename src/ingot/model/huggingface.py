@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.errors import UserError
 from ingot.model.architecture import Architecture
 from ingot.model.codes import Kind

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ingot.config import Choice
+from ingot.config.config import Choice
 from ingot.model.architecture import Architecture
 
 Role = Literal["embedding", "head", "matrix", "vector"]

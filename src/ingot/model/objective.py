@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ingot.config import Choice
+from ingot.config.config import Choice
 
 if TYPE_CHECKING:
     from torch import Tensor

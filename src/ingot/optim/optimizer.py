@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ingot.config import Choice
+from ingot.config.config import Choice
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ingot.config import Choice
+from ingot.config.config import Choice
 from ingot.errors import UserError
 
 _STEPS = re.compile(r"(\d+)\s+steps?")

@@ -11,7 +11,7 @@ from ingot.estimate.devices import Device, find_device
 from ingot.estimate.text import vocabulary_of
 from ingot.plan.plan import Plan, make_plan
 from ingot.plan.show import show
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train.past import past
 
 

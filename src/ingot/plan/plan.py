@@ -18,7 +18,7 @@ from ingot.estimate.text import Text, text_of, vocabulary_of
 from ingot.estimate.time import OF_DATA_SHEET, OF_MEASURED, run_seconds, step_flops, step_seconds, worth_compiling
 from ingot.model.architecture import Architecture, parameter_counts
 from ingot.model.memory import WIDE, Footprint, Precision, Work, role_counts
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.rhythm import Duration
 from ingot.train.past import Past
 from ingot.train.timetable import mean_batch_tokens, steps_for, steps_for_minutes, too_few

@@ -14,7 +14,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from ingot import __version__
-from ingot.config import nearest
+from ingot.errors import nearest
 from ingot.serve.endpoints import router
 from ingot.serve.faults import ApiError
 from ingot.serve.guard import Guard, error_response

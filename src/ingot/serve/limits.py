@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ingot.config import Config
+from ingot.config.config import Config
 
 
 class Limits(Config):

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ingot.chat.context import Message, Prompt, prompt_of
-from ingot.config import nearest
-from ingot.errors import UserError
+from ingot.errors import UserError, nearest
 from ingot.generate.batch import Batch
 from ingot.generate.sampling import Sampling
 from ingot.model.architecture import parameter_counts

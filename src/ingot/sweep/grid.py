@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ingot.config import parse_yaml, yaml_word
+from ingot.config.text import parse_yaml, yaml_word
 from ingot.errors import UserError
 
 MOST = 1_000  # runs of a sweep

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ingot.dashboard.run import RunRecord
 from ingot.errors import UserError
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.sweep.grid import Grid, Point
 from ingot.sweep.results import Result, Sweep
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ingot.config import Choice
+from ingot.config.config import Choice
 from ingot.errors import UserError
 from ingot.tokenizer.byte_pairs import describe, pre_tokenizer
 from ingot.tokenizer.foreign import GPT2_TOKENS, find, gpt2

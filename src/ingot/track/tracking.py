@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from ingot.config import Choice
+from ingot.config.config import Choice
 from ingot.errors import UserError
 from ingot.extras import pip_install
 

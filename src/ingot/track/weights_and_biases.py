@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingot.config import parse_yaml
+from ingot.config.text import parse_yaml
 from ingot.files import write_atomically
 from ingot.track.tracking import Mirror, Record, Say, WeightsAndBiases, points
 

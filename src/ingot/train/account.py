@@ -13,7 +13,7 @@ from ingot.engine.device import copy_rate
 from ingot.estimate.devices import Device, kind_of
 from ingot.model.architecture import parameter_counts
 from ingot.model.memory import Precision
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.rhythm import Duration
 from ingot.train.forecast import Outlook, most_memory
 from ingot.train.loop import State

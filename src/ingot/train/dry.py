@@ -27,7 +27,7 @@ from ingot.estimate.text import vocabulary_of
 from ingot.estimate.time import run_seconds, step_seconds
 from ingot.model.architecture import Architecture, parameter_counts
 from ingot.model.decoder import Decoder
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.tokenizer.tokenizer import Tokenizer
 from ingot.train.rows import Rows
 from ingot.train.timetable import Timetable

@@ -16,7 +16,7 @@ from ingot.estimate.memory import fitting, works
 from ingot.model.architecture import Architecture
 from ingot.model.memory import Precision, Work
 from ingot.optim.muon import local
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 
 ACCUMULATED = 2  # micro-batches of a trial step: the second one finds the gradients of the first
 

@@ -12,10 +12,10 @@ from typing import Any
 from filelock import Timeout
 
 from ingot.checkpoint.store import FOLDER, Checkpoints, lock_of
-from ingot.config import to_yaml
+from ingot.config.text import to_yaml
 from ingot.errors import UserError
 from ingot.files import disk_errors, make_folder, write_atomically
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.track.tracker import METRICS
 
 # What may differ between the command that began a run and the one that goes on with it: it changes how a run is

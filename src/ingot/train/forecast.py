@@ -17,7 +17,7 @@ from ingot.estimate.memory import process, works
 from ingot.estimate.text import vocabulary_of
 from ingot.estimate.time import seconds_at
 from ingot.model.architecture import Architecture
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 
 WARM_UP, LEAST = 2, 8  # steps that do not count, and how many do at least
 LOOKED_AT, SHARE = 20.0, 0.05  # seconds of steps, or that share of the run, that are enough

@@ -10,7 +10,7 @@ from ingot.data.live.loader import LiveLoader
 from ingot.data.live.plan import SLOTS, LivePlan
 from ingot.data.live.prepare import Live, prepare_live
 from ingot.distributed import World
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train.rows import mixture_of
 from ingot.train.timetable import Timetable
 

@@ -13,7 +13,8 @@ from ingot.engine.engine import Engine
 from ingot.errors import UserError
 from ingot.estimate.looks import Looks
 from ingot.hub import Unreachable
-from ingot.recipe import EarlyStopping, Health, Recipe, Stage
+from ingot.recipe.recipe import Recipe
+from ingot.recipe.sections import EarlyStopping, Health, Stage
 from ingot.rhythm import Every
 from ingot.train.health import WINDOW, highest
 from ingot.train.meter import Meter

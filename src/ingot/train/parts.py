@@ -24,7 +24,7 @@ from ingot.engine.usage import Usage
 from ingot.errors import UserError
 from ingot.model.decoder import Decoder
 from ingot.model.huggingface import load_tensors, read_weights
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.tokenizer.tokenizer import Tokenizer
 from ingot.track.tracker import JsonLines, Tracker
 from ingot.train.fitting import fitted

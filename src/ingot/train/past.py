@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ingot.errors import UserError
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.track.tracker import METRICS
 from ingot.train.timetable import Timetable
 

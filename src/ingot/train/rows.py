@@ -10,7 +10,7 @@ from ingot.data.loader import Loader
 from ingot.data.mix import Mixture
 from ingot.data.order import Order
 from ingot.distributed import World
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train.timetable import Timetable
 
 

@@ -10,7 +10,7 @@ import torch
 
 from ingot.checkpoint.state import load_state
 from ingot.checkpoint.store import Checkpoint
-from ingot.config import to_yaml
+from ingot.config.text import to_yaml
 from ingot.dashboard.report import write_report
 from ingot.data.loader import held_out_batches
 from ingot.distributed import World
@@ -22,7 +22,7 @@ from ingot.files import write_atomically
 from ingot.generate.generator import Generator
 from ingot.generate.sampling import Sampling
 from ingot.model.architecture import parameter_counts
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.train.account import announce, begin_records, close, outlook, record_rollback, say_complete
 from ingot.train.folder import begin, locked, nothing_left
 from ingot.train.forecast import sized

@@ -17,7 +17,7 @@ from ingot.engine.engine import Engine
 from ingot.errors import UserError
 from ingot.estimate.time import worth_compiling
 from ingot.model.architecture import Architecture, flops_per_token
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.rhythm import Duration
 from ingot.train.loop import State
 from ingot.train.meter import Meter

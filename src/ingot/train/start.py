@@ -12,7 +12,7 @@ from ingot.model.architecture import Architecture
 from ingot.model.decoder import Decoder
 from ingot.model.grow import check, grow
 from ingot.model.huggingface import load_architecture, load_model
-from ingot.recipe import Recipe
+from ingot.recipe.recipe import Recipe
 from ingot.tokenizer.tokenizer import Tokenizer
 
 LOOKED_AT = 64  # tokens on which the two models are compared

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from ingot.recipe import Recipe, Stage
+from ingot.recipe.recipe import Recipe
+from ingot.recipe.sections import Stage
 from ingot.rhythm import Duration
 
 FEW_STEPS = 100  # the demo's loss still falls steeply there: 1.6 bits per byte after 53, 1.37 after 213 (a wider model)

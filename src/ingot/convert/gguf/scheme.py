@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ingot.config import validate
+from ingot.config.check import validate
 from ingot.convert.gguf.container import Container
 from ingot.errors import UserError
 from ingot.model.architecture import Architecture

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ingot.config import nearest, parse_yaml, validate
-from ingot.errors import UserError
+from ingot.config.check import validate
+from ingot.config.text import parse_yaml
+from ingot.errors import UserError, nearest
 from ingot.evaluate.tasks.benchmark import Benchmark
 from ingot.evaluate.tasks.packaged import check_installed
 from ingot.evaluate.tasks.standard import STANDARD

@@ -13,7 +13,7 @@ from jinja2 import StrictUndefined, TemplateError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field, field_validator
 
-from ingot.config import Choice
+from ingot.config.config import Choice
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ingot.config import parse_yaml, to_yaml, validate
+from ingot.config.check import validate
+from ingot.config.text import parse_yaml, to_yaml
 from ingot.errors import UserError
-from ingot.recipe import Recipe, builtin_recipes
+from ingot.recipe.files import builtin_recipes
+from ingot.recipe.recipe import Recipe
 
 
 @pytest.mark.parametrize("name", builtin_recipes())

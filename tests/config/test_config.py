@@ -10,8 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
-from ingot.config import Choice, Config, explain, nearest, override, parse_yaml, to_yaml, validate, yaml_word
-from ingot.errors import UserError
+from ingot.config.changes import override
+from ingot.config.check import validate
+from ingot.config.config import Choice, Config
+from ingot.config.explain import explain
+from ingot.config.text import parse_yaml, to_yaml, yaml_word
+from ingot.errors import UserError, nearest
 
 
 class Shape(Choice):

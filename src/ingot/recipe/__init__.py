@@ -1,0 +1,1 @@
+"""The recipe: a whole run as one frozen, validated value."""
