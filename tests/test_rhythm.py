@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingot.rhythm import Duration, Every
+from ingot.rhythm import Duration, Every, in_words
 
 NO_EPOCHS = (0, 0)
 
@@ -54,3 +54,18 @@ def test_an_epoch_is_noticed_once_at_the_step_that_completes_it(epoch, batches, 
         assert falls_due == any(blocks % (every * epoch) == 0 for blocks in range(used - batch + 1, used + 1))
         noticed += falls_due
     assert noticed <= used // (every * epoch)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.634, "0.634 seconds"),
+        (119.4, "119 seconds"),
+        (120, "2.0 minutes"),
+        (7_199, "120.0 minutes"),
+        (7_200, "2.0 hours"),
+        (40e6, "463.0 days"),
+    ],
+)
+def test_a_time_is_said_in_the_largest_unit_of_which_there_are_two(seconds: float, said: str):
+    assert in_words(seconds) == said

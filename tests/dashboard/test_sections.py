@@ -78,10 +78,10 @@ def test_what_has_learned_out_is_not_to_be_trained_longer() -> None:
 
 def test_a_plan_of_a_shorter_run_is_not_set_beside_a_longer_one() -> None:
     outlook = {"kind": "outlook", "step": 9, "seconds": 99, "memory": 2e9}
-    assert "1.6 minutes" in plan(told([*FIRST[:20], outlook, *FIRST[20:]]))
-    assert "1.6 minutes" in plan(told([*FIRST[:20], outlook, start(20), *FIRST[20:]]))
+    assert "99 seconds" in plan(told([*FIRST[:20], outlook, *FIRST[20:]]))
+    assert "99 seconds" in plan(told([*FIRST[:20], outlook, start(20), *FIRST[20:]]))
     longer = [*FIRST[:20], outlook, *FIRST[20:], start(300), *train_records(305, 301)]
-    assert "1.6 minutes" not in plan(told(longer, "305 steps for 5 minutes"))
+    assert "99 seconds" not in plan(told(longer, "305 steps for 5 minutes"))
     longer.append(outlook | {"step": 302, "seconds": 120})
     assert "2.0 minutes" in plan(told(longer, "305 steps for 5 minutes"))
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from ingot.rhythm import in_words
+
 DASH = "–"  # where there is no figure
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, and halves of surrogate pairs
 
@@ -70,14 +72,9 @@ def setting(value: Any) -> str:
 
 
 def duration(seconds: float) -> tuple[str, str]:
-    """A time as (figure, unit): seconds under a minute and a half, minutes under a hundred, else hours."""
-    if not math.isfinite(seconds):
-        return DASH, "minutes"
-    if seconds < 90:
-        return f"{seconds:.0f}", "seconds"
-    if seconds < 6_000:
-        return f"{seconds / 60:.1f}", "minutes"
-    return f"{seconds / 3600:.1f}", "hours"
+    """A time as (figure, unit)."""
+    figure, _, unit = in_words(seconds).partition(" ") if math.isfinite(seconds) else (DASH, "", "minutes")
+    return figure, unit
 
 
 def lasting(seconds: float) -> str:

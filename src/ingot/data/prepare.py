@@ -21,6 +21,7 @@ from ingot.data.resolved import resolve, settled
 from ingot.data.source import FileSource, HeldOut, Source
 from ingot.distributed import most_held
 from ingot.files import make_folder, new_folder
+from ingot.rhythm import in_words
 from ingot.tokenizer.tokenizer import Tokenizer
 from ingot.tokenizer.training import Bounded, TokenizerConfig
 
@@ -114,7 +115,7 @@ class _Pace:
             self._first, self._began = done, now
         elif self._first < done < total:
             left = (now - self._began) / (done - self._first) * (total - done)
-            line += f", about {left / 60:,.0f} minutes left" if left >= 90 else f", about {left:,.0f} seconds left"
+            line += f", about {in_words(left)} left"
         if standing.what:
             self._say(line)
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from ingot.data.build.report import size
 from ingot.estimate.scaling import SMALLEST_FITTED, SOURCE
 from ingot.plan.plan import Plan, figure
+from ingot.rhythm import in_words
 
 BUSY = 0.1  # share of the processors in other hands that is worth a word
 
@@ -52,10 +53,10 @@ def _rows(made: Plan, price: float | None) -> Iterator[tuple[str, str]]:
     yield "run", _run(made)
     if made.seconds is not None and made.tokens is not None:
         by = f"as run {made.past.run} took here on {made.past.day}" if made.past else "a guess by arithmetic"
-        yield "time", f"{_time(made.seconds)} of training, {figure(made.tokens / made.seconds)} tokens/s; {by}"
+        yield "time", f"{in_words(made.seconds)} of training, {figure(made.tokens / made.seconds)} tokens/s; {by}"
         more = {name: seconds for name, seconds in made.beside.items() if seconds >= 1}
-        told = ", ".join(f"{name} {_time(seconds)}" for name, seconds in more.items())
-        yield "beside", f"about {_time(sum(made.beside.values()))} more: {told}; preparing the text comes before"
+        told = ", ".join(f"{name} {in_words(seconds)}" for name, seconds in more.items())
+        yield "beside", f"about {in_words(sum(made.beside.values()))} more: {told}; preparing the text comes before"
     if made.cost(price or 0):
         yield "cost", f"{made.cost(price or 0):,.2f} at {price:g} an hour for each device"
     cache = "no token cache, the text is streamed" if made.recipe.data.live else "token cache unknown"
@@ -79,11 +80,3 @@ def _run(made: Plan) -> str:
         times = f"{made.epochs:.2g}"
         epochs = f", {times} epoch{'' if times == '1' else 's'} of {text}"
     return f"{made.steps:,} steps, {figure(made.tokens or 0)} tokens{epochs}"
-
-
-def _time(seconds: float) -> str:
-    """In the largest unit of which there are two."""
-    for unit, scale in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * scale:
-            return f"{seconds / scale:,.1f} {unit}"
-    return f"{seconds:,.0f} seconds"

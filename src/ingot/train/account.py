@@ -14,7 +14,7 @@ from ingot.estimate.devices import Device, kind_of
 from ingot.model.architecture import parameter_counts
 from ingot.model.memory import Precision
 from ingot.recipe.recipe import Recipe
-from ingot.rhythm import Duration
+from ingot.rhythm import Duration, in_words
 from ingot.train.forecast import Outlook, most_memory
 from ingot.train.loop import State
 from ingot.train.parts import Parts
@@ -98,7 +98,7 @@ def close(parts: Parts, complete: bool, timetable: Timetable | None) -> None:
         parts.samples.close()
         write_report(parts.recipe.folder)
     if complete:
-        say(f"done: {state.step:,} steps, {state.tokens:,} tokens in {state.seconds / 60:.1f} minutes of training")
+        say(f"done: {state.step:,} steps, {state.tokens:,} tokens in {in_words(state.seconds)} of training")
         if planned := parts.meter.outlook:
             say(planned.beside(state.seconds, most_memory(parts.world.device)))
         if state.learned_out(patience):

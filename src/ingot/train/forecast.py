@@ -18,6 +18,7 @@ from ingot.estimate.text import vocabulary_of
 from ingot.estimate.time import seconds_at
 from ingot.model.architecture import Architecture
 from ingot.recipe.recipe import Recipe
+from ingot.rhythm import in_words
 
 WARM_UP, LEAST = 2, 8  # steps that do not count, and how many do at least
 LOOKED_AT, SHARE = 20.0, 0.05  # seconds of steps, or that share of the run, that are enough
@@ -84,7 +85,7 @@ class Outlook:
         """What training took beside the forecast by its first steps, or by arithmetic alone, and the planned memory."""
         forecast, by = (self._left(0), "arithmetic") if self.seconds is None else (self.seconds, "its first steps")
         return (
-            f"training took {duration(seconds)}, forecast by {by}: {duration(forecast)}; "
+            f"training took {in_words(seconds)}, forecast by {by}: {in_words(forecast)}; "
             f"memory {size(memory)}, planned: {size(self.memory)}"
         )
 
@@ -97,11 +98,6 @@ class Outlook:
         begin = step / self._steps
         costs = [self._cost(begin + (1 - begin) * (place + 0.5) / POINTS) for place in range(POINTS)]
         return (self._steps - step) * sum(costs) / POINTS
-
-
-def duration(seconds: float) -> str:
-    """In words: seconds below two minutes, and minutes above."""
-    return f"{seconds:.3g} seconds" if seconds < 120 else f"{seconds / 60:.3g} minutes"
 
 
 def most_memory(device: torch.device) -> float:

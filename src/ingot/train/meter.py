@@ -20,8 +20,9 @@ from ingot.engine.engine import StepResult
 from ingot.evaluate.loss import HeldOutLoss
 from ingot.files import disk_errors
 from ingot.model.architecture import Architecture, flops_per_token
+from ingot.rhythm import in_words
 from ingot.track.tracker import Tracker
-from ingot.train.forecast import Outlook, duration
+from ingot.train.forecast import Outlook
 from ingot.train.waiting import QUIET_SECONDS
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class Meter:
             told = {"seconds": whole, "memory": self.outlook.memory}
             self.tracker.log({"kind": "outlook", "step": state.step, **told})
             if whole - state.seconds > WORTH_SAYING:
-                self.say(f"forecast by its first steps: {duration(whole - state.seconds)} of training are left")
+                self.say(f"forecast by its first steps: {in_words(whole - state.seconds)} of training are left")
 
     def _look_at_machine(self, state: State) -> None:
         """Record what the machine is doing, after the first step and then now and then."""
