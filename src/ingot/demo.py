@@ -25,10 +25,11 @@ def demo(overrides: Sequence[str] = ()) -> None:
 
     console = Console(highlight=False)
     console.print(
-        "ingot raises a small language model from 235 years of State of the Union speeches: it learns its tokenizer,\n"
+        "ingot raises a small language model from 235 years of State of the Union speeches: it learns its tokenizer, "
         f"trains for {recipe.train.duration}, and then learns to answer from chats between people, "
         f"for {talking.train.duration}.\nCtrl-C saves; the same command goes on.\n",
         markup=False,
+        soft_wrap=not console.is_terminal,  # there, words are not cut
     )
     train(recipe)
     console.print("\nNow it learns to talk.\n", markup=False)
