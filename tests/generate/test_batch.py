@@ -29,6 +29,7 @@ KINDS = [
     Sampling(seed=4, max_new_tokens=16, top_k=5, min_p=0.1, logit_bias={65: 3}, lookup=3),
     Sampling(temperature=0, max_new_tokens=25, lookup=6),
 ]
+ON_AND_ON = Sampling(max_new_tokens=50, logit_bias={END: -100})  # a text that would not end by chance
 
 
 def _batch(family: str = "qwen3", slots: int = 3) -> Batch:
@@ -110,7 +111,7 @@ def _copying() -> Decoder:
 
 def test_slots_are_freed_at_once():
     batch = _batch(slots=2)
-    first, second = (batch.add([END], Sampling(max_new_tokens=50)) for _ in range(2))
+    first, second = (batch.add([END], ON_AND_ON) for _ in range(2))
     assert batch.free == 0
     with pytest.raises(RuntimeError, match="no slot is free"):
         batch.add([END], Sampling())
@@ -120,7 +121,7 @@ def test_slots_are_freed_at_once():
     batch.cancel(99)
     assert batch.free == 1
     assert {token.request for token in batch.step()} == {second}
-    third = batch.add([END], Sampling(max_new_tokens=1))
+    third = batch.add([END], ON_AND_ON.model_copy(update={"max_new_tokens": 1}))
     assert third not in (first, second)
     assert batch.step()[-1].reason == "length"
     assert batch.free == 1
@@ -129,9 +130,9 @@ def test_slots_are_freed_at_once():
 def test_a_long_prompt_does_not_keep_the_others_waiting(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(batches, "CHUNK", 10)
     batch = _batch()
-    short = batch.add([END], Sampling(max_new_tokens=50))
+    short = batch.add([END], ON_AND_ON)
     batch.step()
-    long = batch.add([END] * 35, Sampling(max_new_tokens=50))
+    long = batch.add([END] * 35, ON_AND_ON)
     seen = [{token.request for token in batch.step()} for _ in range(4)]
     assert seen == [{short}, {short}, {short}, {short, long}]
 
