@@ -168,8 +168,8 @@ def test_yaml_booleans_follow_yaml_1_2():
     assert parse_yaml("[true, False, no, yes, on, off]") == [True, False, "no", "yes", "on", "off"]
 
 
-def test_broken_yaml_names_the_line():
-    with pytest.raises(UserError, match=r"^f\.yaml:3: not valid YAML"):
+def test_broken_yaml_names_a_line_that_is_there():
+    with pytest.raises(UserError, match=r"^f\.yaml:2: not valid YAML"):
         parse_yaml("a: 1\nb: [1,\n", "f.yaml")
 
 
@@ -274,3 +274,8 @@ class Idle(Unfinished, name="idle"):
 def test_a_member_that_leaves_its_part_undone_can_not_be_made():
     with pytest.raises(TypeError, match="act"):
         validate(Unfinished, {"kind": "idle"}, "here")
+
+
+def test_a_key_that_stands_twice_is_an_error_with_its_line():
+    with pytest.raises(UserError, match=r"^drawing.yaml:3: not valid YAML: 'title' stands there twice"):
+        parse_yaml("title: a\nshape: circle\ntitle: b\n", where="drawing.yaml")

@@ -64,7 +64,7 @@ def test_there_is_nothing_elsewhere(write_run: WriteRun, watch: Any, path: str) 
 
 def test_others_are_let_in_only_when_asked_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["dashboard", "--runs", str(tmp_path), "--host", "0.0.0.0"]) == 2
-    assert "say so twice, with --public" in capsys.readouterr().err
+    assert "add --public if that is meant" in capsys.readouterr().err
     server = Dashboard(tmp_path, "0.0.0.0", 0, public=True)
     with server.closing():
         assert server.names is None

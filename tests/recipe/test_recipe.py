@@ -92,3 +92,10 @@ def test_a_recipe_is_not_its_own_base(tmp_path: Path):
         (tmp_path / f"{name}.yaml").write_text(f"base: {tmp_path / base}.yaml\n")
     with pytest.raises(UserError, match="a recipe can't be its own base"):
         Recipe.load(tmp_path / "one.yaml")
+
+
+def test_a_name_whose_file_lies_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tales.yaml").write_text("name: tales\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"there is no recipe 'tales'; did you mean the file tales\.yaml\?$"):
+        Recipe.load("tales")

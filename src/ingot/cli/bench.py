@@ -14,7 +14,9 @@ bench = family("bench", "Measure this machine against its ceilings, and against 
 
 @bench.command(name="train", usage="Usage: ingot bench train [--seconds SECONDS]")
 def time_training(
-    seconds: Annotated[PositiveFloat, Parameter(help="time to measure for, all contenders together")] = 60.0,
+    seconds: Annotated[
+        PositiveFloat, Parameter(help="measured time of all contenders; warming up comes on top")
+    ] = 60.0,
 ) -> None:
     """Training throughput beside plain PyTorch and transformers, as shares of this machine's matmul peak."""
     from ingot.bench.train import bench_train
@@ -36,7 +38,9 @@ def time_preparing(
 @bench.command(name="generate", usage="Usage: ingot bench generate [--shape SHAPE] [--seconds SECONDS]")
 def time_generating(
     shape: Annotated[str, Parameter(help="the model's size: 135M or 15M parameters, drawn at random")] = "135M",
-    seconds: Annotated[PositiveFloat, Parameter(help="time to measure for, all contenders together")] = 120.0,
+    seconds: Annotated[
+        PositiveFloat, Parameter(help="measured time of all contenders; warming up comes on top")
+    ] = 120.0,
 ) -> None:
     """Writing and reading text beside transformers and llama.cpp, with the same weights."""
     from ingot.bench.generate import bench_generate

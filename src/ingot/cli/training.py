@@ -12,7 +12,10 @@ from ingot.cli.app import Overrides, RecipeName, app, loading
 
 @app.command(usage="Usage: ingot demo [KEY=VALUE …]")
 def demo(*overrides: Overrides) -> None:
-    """Raise a small model from packaged text in minutes, and teach it to talk; again: go on."""
+    """Raise a small model from packaged text in minutes, and teach it to talk; again: go on.
+
+    KEY=VALUE changes the first part, chat.KEY=VALUE the second, as chat.train.duration="60 steps".
+    """
     from ingot.demo import demo
 
     demo(overrides)

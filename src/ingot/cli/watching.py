@@ -12,7 +12,7 @@ from ingot.cli.app import app
 from ingot.errors import Stopped
 
 
-@app.command(usage="Usage: ingot dashboard [--runs DIR] [--host HOST] [--port PORT] [--open]")
+@app.command(usage="Usage: ingot dashboard [--runs DIR] [--host HOST] [--port PORT] [--public] [--open]")
 def dashboard(
     *,
     runs: Annotated[Path, Parameter(help="folder of all runs")] = Path("runs"),

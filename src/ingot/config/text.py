@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -19,6 +20,15 @@ class _Loader(yaml.SafeLoader):
         first: [(tag, pattern) for tag, pattern in known if tag.rpartition(":")[2] in ("null", "merge")]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def mapping(self, node: yaml.MappingNode) -> Iterator[dict[Any, Any]]:
+        """As PyYAML makes it, but a key that stands twice is an error: one of its values would be lost."""
+        seen: set[Any] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
+            seen.add(key.value)
+        yield from self.construct_yaml_map(node)
 
     def integer(self, node: yaml.ScalarNode) -> int:
         """Decimal, `0o` octal or `0x` hexadecimal; underscores group digits."""
@@ -50,6 +60,7 @@ for _name, (_first, _pattern) in _SCALARS.items():
     for _side in (_Loader, _Dumper):
         _side.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), list(_first))
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.integer)
+_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.mapping)
 _Dumper.add_representer(str, _Dumper.string)
 
 
@@ -62,7 +73,8 @@ def parse_yaml(text: str, where: str = "") -> Any:
         raise UserError(what, where=where, mend="put it in quotes") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f"{where}:{mark.line + 1}" if mark and "\n" in text else where
+        last = len(text.splitlines())  # what breaks off is noticed on the line after
+        line = f"{where}:{min(mark.line + 1, last)}" if mark and "\n" in text else where
         problem = getattr(error, "problem", None) or "the text could not be read"
         raise UserError(f"not valid YAML: {problem}", where=line, mend="mend that line") from None
 

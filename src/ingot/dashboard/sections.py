@@ -204,7 +204,8 @@ def recipe(run: RunRecord) -> str:
 
 
 def _group(name: str, text: str) -> str:
-    return f'<section class="group"><h3>{escape(name.capitalize())}</h3>\n<dl>{text}</dl></section>'
+    heading = name.replace("_", " ").capitalize()
+    return f'<section class="group"><h3>{escape(heading)}</h3>\n<dl>{text}</dl></section>'
 
 
 def machine(run: RunRecord) -> str:

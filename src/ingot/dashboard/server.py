@@ -49,7 +49,7 @@ class Dashboard(ThreadingHTTPServer):
             raise UserError(
                 "whoever reaches this machine could read all runs",
                 where=f"--host {host}",
-                mend="say so twice, with --public, or listen on 127.0.0.1",
+                mend="add --public if that is meant, or listen on 127.0.0.1",
             )
         self.library = Library(runs)
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET

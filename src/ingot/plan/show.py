@@ -77,6 +77,6 @@ def _run(made: Plan) -> str:
         return f"{made.recipe.train.duration}; {text}: `ingot prepare` tells"
     epochs = f"; {text}"
     if made.epochs:
-        times = f"{made.epochs:.2g}"
+        times = f"{made.epochs:,.0f}" if made.epochs >= 10 else f"{made.epochs:.2g}"
         epochs = f", {times} epoch{'' if times == '1' else 's'} of {text}"
     return f"{made.steps:,} steps, {figure(made.tokens or 0)} tokens{epochs}"

@@ -44,4 +44,6 @@ def find(recipe: str) -> Path:
         return known[recipe]
     if path.suffix in (".yaml", ".yml") or path.parent != Path():
         raise UserError("there is no such file", where=recipe, mend="check the path, or see `ingot recipes list`")
+    if (beside := path.with_name(f"{path.name}.yaml")).is_file():
+        raise UserError(f"there is no recipe {recipe!r}", mend=f"did you mean the file {beside}?")
     raise UserError(f"there is no recipe {recipe!r}", mend=nearest(recipe, known, "`ingot recipes list`"))

@@ -37,6 +37,8 @@ def sweep(recipe: str, assignments: Sequence[str], *, name: str = "", say: Calla
         elif _is_done(folder / point.name, wanted[point.name]):
             result.state = "finished"
     done.save()
+    for name, why in impossible.items():
+        say(f"left out: {name}: {why}")
     left = [point for point in grid.points if done.result(point).state == "waiting"]
     say(f"{len(grid.points)} runs in {folder}, {len(left)} to train")
     for number, point in enumerate(left, start=1):
