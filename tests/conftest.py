@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from ingot.checkpoint.store import save
 from ingot.language_model import LanguageModel, load
@@ -42,8 +43,11 @@ def pytest_configure() -> None:
     """Tests that press Ctrl-C mean it, also where a shell began them in the background, deaf to that signal.
 
     Here and in the processes that tests start, PyTorch has one thread: matrices as small as theirs are slower on two,
-    and several times slower beside other workers, for threads that wait for each other wait awake.
+    and several times slower beside other workers, for threads that wait for each other wait awake. And no example
+    fails because it took long.
     """
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

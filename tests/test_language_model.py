@@ -87,7 +87,7 @@ def test_a_prompt_or_an_option_that_does_not_fit_is_told_in_one_line(llm: Langua
 TALK = st.lists(st.text("ab ", min_size=1, max_size=40), min_size=1, max_size=9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TALK, st.booleans(), st.integers(1, 200))
 def test_the_oldest_turns_go_first_and_no_more_than_must(llm: LanguageModel, said, with_system: bool, tokens: int):
     turns = [Message(("user", "assistant")[place % 2], text) for place, text in enumerate(said[: len(said) | 1])]

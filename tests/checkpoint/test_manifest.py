@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingot.checkpoint.manifest import MANIFEST, CheckpointDamaged, Manifest, verify
@@ -33,7 +33,6 @@ def test_a_manifest_comes_back_equal_and_names_every_file(tmp_path: Path):
 
 
 @given(name=st.sampled_from([*FILES, MANIFEST]), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-@settings(deadline=None)
 def test_any_flipped_bit_is_found_and_its_file_named(tmp_path_factory, name: str, place: float, bit: int):
     folder = tmp_path_factory.mktemp("checkpoint")
     write(folder)

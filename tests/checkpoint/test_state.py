@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingot.checkpoint.manifest import CheckpointDamaged
@@ -65,7 +65,6 @@ states = st.recursive(
 
 
 @given(st.dictionaries(keys, states, max_size=4))
-@settings(deadline=None)
 def test_any_state_comes_back_to_the_last_bit(tmp_path_factory, state: dict[Any, Any]):
     folder = tmp_path_factory.mktemp("state") / "train"
     save_state(folder, state)

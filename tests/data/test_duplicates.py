@@ -86,7 +86,7 @@ def made_up(documents: int, kinds: int, noise: float, seed: int) -> NDArray:
     return records
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     documents=st.integers(0, 100),
     kinds=st.integers(1, 8),

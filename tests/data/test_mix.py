@@ -30,7 +30,7 @@ def worst_deviation(mixture: Mixture, weights: list[list[int]], ends: list[int],
     return worst
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(weights=STAGES, data=st.data())
 def test_shares_are_exact_to_less_than_a_row_at_every_prefix(weights: list[list[int]], data: st.DataObject):
     changes = len(weights) - 1
@@ -46,7 +46,7 @@ def test_a_mixture_that_would_be_ruined_by_looking_no_further_than_the_stage():
     assert worst_deviation(Mixture(weights, [4]), weights, [4], 40) < 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(weights=STAGES, rows=st.lists(st.integers(0, 2**50), min_size=1, max_size=20))
 def test_a_row_is_found_without_those_before_it(weights: list[list[int]], rows: list[int]):
     ends = [(place + 1) * 10**12 + 7 for place in range(len(weights) - 1)]

@@ -11,7 +11,7 @@ from ingot.data.mix import Mixture
 from ingot.data.order import Order, permute
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(size=st.integers(1, 5000), seed=st.integers(0, 2**64))
 def test_permute_is_a_bijection(size: int, seed: int):
     assert np.array_equal(np.sort(permute(np.arange(size), size, seed)), np.arange(size))
@@ -22,7 +22,7 @@ def test_permute_is_a_bijection_at_the_edges(size: int):
     assert np.array_equal(np.sort(permute(np.arange(size), size, seed=3)), np.arange(size))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     size=st.integers(2**40, 2**62), indices=st.lists(st.integers(0, 2**40 - 1), unique=True, min_size=1, max_size=50)
 )
@@ -52,7 +52,7 @@ def test_permute_leaves_no_order_behind():
     assert ((counts - 200) ** 2 / 200).sum() < 35  # chi-squared with 9 degrees: one in 10,000 is above 33.7
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(counts=st.lists(st.integers(1, 60), min_size=1, max_size=4), first=st.integers(0, 200), count=st.integers(0, 30))
 def test_blocks_are_a_function_of_their_number(counts: list[int], first: int, count: int):
     order = Order(counts, 9, Mixture([range(1, len(counts) + 1)]))
@@ -61,7 +61,7 @@ def test_blocks_are_a_function_of_their_number(counts: list[int], first: int, co
     assert np.array_equal(together, np.concatenate([np.zeros((2, 0)), *alone], axis=1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(counts=st.lists(st.integers(1, 60), min_size=1, max_size=4), blocks=st.integers(0, 400))
 def test_every_set_is_gone_through_epoch_by_epoch(counts: list[int], blocks: int):
     sets, numbers = Order(counts, 9, Mixture([range(1, len(counts) + 1)])).places(0, blocks)

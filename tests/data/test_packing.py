@@ -29,7 +29,7 @@ def free_by_hand(sizes: list[int], room: int) -> list[int]:
     return sorted(free)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(SIZES)
 def test_bins_are_those_of_best_fit_decreasing(case: tuple[int, list[int]]):
     room, sizes = case
@@ -90,7 +90,7 @@ def spelt(turns: list[tuple[int, int]], rest: int) -> list[bool]:
     return [False, *(flag for asked, said in turns for flag in [False] * asked + [True] * said), *[False] * rest]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TALKS, st.integers(2, 40))
 def test_conversations_are_cut_behind_answers_and_lose_only_what_fits_nowhere(talks: list, length: int):
     masks = [spelt(*talk) for talk in talks]

@@ -11,7 +11,7 @@ from ingot.data import partitions
 from ingot.data.partitions import LongArray, Partitions
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(counts=st.lists(st.integers(0, 40), max_size=5), most=st.integers(1, 30), seed=st.integers(0, 99))
 def test_equal_rows_meet_in_the_order_in_which_they_came(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], most: int, seed: int

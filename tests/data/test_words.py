@@ -33,7 +33,7 @@ def split(text: str) -> list[str]:
     return [*found, word] if word else found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(texts=st.lists(TEXT, max_size=6), length=st.integers(1, 5), piece=st.sampled_from([1000, 2**18]))
 def test_runs_are_equal_where_their_words_are(texts: list[str], length: int, piece: int):
     expected = []

@@ -23,7 +23,7 @@ def alone(model, context, answer) -> tuple[float, bool]:
 def test_answers_side_by_side_are_as_likely_as_alone(family, make_model):
     model = make_model(family)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.lists(st.tuples(ids, st.lists(ids, min_size=1, max_size=4)), min_size=1, max_size=5))
     def check(given_questions):
         questions = [Question(context, answers) for context, answers in given_questions]

@@ -40,7 +40,7 @@ def longest_common(text: list[int], within: list[int], seed: int) -> int:
     return found if found >= seed else 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(texts=st.lists(few, min_size=1, max_size=4), corpus=st.lists(st.integers(0, 2), min_size=1, max_size=60))
 def test_copies_are_those_of_a_plain_search(tmp_path_factory, texts, corpus):
     with pytest.MonkeyPatch.context() as patch:

@@ -98,7 +98,7 @@ def test_scores_of_a_long_text_are_not_rounded_away(make_model: Callable[..., De
     assert scores[:, NATS].sum() == pytest.approx(3000 * scores[0, NATS], rel=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=50))
 def test_an_interval_holds_its_figure(values):
     found = mean(np.array(values))

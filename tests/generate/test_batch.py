@@ -52,7 +52,7 @@ REQUESTS = st.tuples(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.sampled_from(list(ARCHITECTURES)), st.lists(REQUESTS, min_size=1, max_size=6), st.sampled_from([7, 512]))
 def test_a_request_is_as_if_it_were_alone(family: str, requests, chunk: int):
     """Whoever joins after how many steps, is cancelled, shares the slot, or has its prompt read in chunks."""

@@ -114,7 +114,7 @@ def test_pytorchs_own_narrow_layers_give_the_same(arch: Architecture, number_for
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.data(), st.sampled_from(list(SHAPES)), st.sampled_from(FORMATS))
 def test_bit_for_bit_whatever_is_read_beside_it_and_in_which_pieces(library, data, name: str, number_format: Format):
     torch.manual_seed(0)

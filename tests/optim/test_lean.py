@@ -125,7 +125,7 @@ def test_a_slow_mean_arrives_where_it_should(means: lean.Format):
 
 
 @given(st.integers(0, 2**31), st.floats(1e-6, 1e6), st.booleans())
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 def test_rounding_is_right_on_average_and_never_beyond_a_neighbour(seed: int, scale: float, signed: bool):
     draw = torch.Generator().manual_seed(seed)
     values = torch.randn(1, 256, generator=draw) * scale
@@ -156,7 +156,6 @@ def test_what_is_no_number_stays_none():
 
 
 @given(st.integers(0, 50), st.integers(1, 40), st.integers(1, 500))
-@settings(deadline=None)
 def test_pieces_cover_all_rows_once(rows: int, columns: int, most: int):
     tensor = torch.zeros(rows, columns)
     with pytest.MonkeyPatch.context() as patch:

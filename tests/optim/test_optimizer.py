@@ -153,7 +153,7 @@ def plain_newton_schulz(matrix: Tensor, rounds: int) -> Tensor:
 
 
 @given(st.integers(1, 4), st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**31))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_orthogonalize_equals_a_loop_over_single_matrices(count, rows, columns, seed):
     stack = torch.randn(count, rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     levelled = orthogonalize(stack)
@@ -163,7 +163,7 @@ def test_orthogonalize_equals_a_loop_over_single_matrices(count, rows, columns, 
 
 
 @given(st.integers(2, 24), st.integers(2, 24), st.floats(0.01, 1), st.floats(1e-6, 1e6), st.integers(0, 2**31))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_orthogonalize_levels_singular_values_and_keeps_directions(rows, columns, weakest, scale, seed):
     random = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     left, _, right = torch.linalg.svd(random, full_matrices=False)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingot.config.check import validate
@@ -30,13 +30,11 @@ schedules = st.one_of(steady, restarting)
 
 
 @given(schedules, shares)
-@settings(deadline=None)
 def test_a_factor_lies_between_nothing_and_the_peak(schedule: Schedule, done: float):
     assert 0 <= schedule.factor(done, STEPS) <= 1
 
 
 @given(schedules)
-@settings(deadline=None)
 def test_a_rise_goes_from_nothing_to_the_peak(schedule: Schedule):
     schedule.check(STEPS)
     rise = share(schedule.rise, STEPS)
@@ -47,13 +45,11 @@ def test_a_rise_goes_from_nothing_to_the_peak(schedule: Schedule):
 
 
 @given(st.one_of(falling, restarting))
-@settings(deadline=None)
 def test_a_fall_ends_at_the_floor(schedule: Cosine | Linear | WarmupStableDecay | Restarts):
     assert schedule.factor(1, STEPS) == pytest.approx(schedule.floor)
 
 
 @given(steady, shares, shares)
-@settings(deadline=None)
 def test_after_the_rise_the_rate_never_rises_again(schedule: Schedule, one: float, other: float):
     rise = share(schedule.rise, STEPS)
     early, late = sorted((max(one, rise), max(other, rise)))
@@ -61,7 +57,6 @@ def test_after_the_rise_the_rate_never_rises_again(schedule: Schedule, one: floa
 
 
 @given(steady, shares)
-@settings(deadline=None)
 def test_a_small_advance_makes_a_small_change(schedule: Schedule, done: float):
     advance = 1e-6
     rise, fall = share(schedule.rise, STEPS), share(getattr(schedule, "fall", 1.0), STEPS)
@@ -71,7 +66,6 @@ def test_a_small_advance_makes_a_small_change(schedule: Schedule, done: float):
 
 
 @given(st.integers(1, 400), shares)
-@settings(deadline=None)
 def test_steps_and_the_share_that_they_are_mean_the_same(steps: int, done: float):
     for one, other in [
         (Cosine(rise=f"{steps} steps"), Cosine(rise=steps / STEPS)),

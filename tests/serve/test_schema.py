@@ -43,7 +43,6 @@ def campaign(description: Any, path: str, method: str, mode: Any, examples: int)
 
     @settings(
         max_examples=examples,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
         derandomize=True,
         database=None,

@@ -13,7 +13,7 @@ from ingot.sweep.law import FLOORED, LINE, fit
 SIZES = np.array([1e6, 3e6, 1e7, 3e7, 1e8, 3e8])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0.0, 3.0), st.floats(0.1, 0.6), st.floats(0.5, 6.0))
 def test_a_law_without_noise_is_found_again(floor: float, exponent: float, rise: float) -> None:
     losses = floor + rise * (SIZES / SIZES[0]) ** -exponent

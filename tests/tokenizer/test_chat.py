@@ -117,7 +117,7 @@ def foreign(request: pytest.FixtureRequest) -> ChatTemplate:
     return ChatTemplate.of(with_template(CHATML_TOKENS, FOREIGN[request.param]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(messages=conversations(contents))
 def test_a_conversation_is_role_tokens_and_texts_as_plain_text(
     own: ChatTemplate, tokenizer: Tokenizer, messages: list[Message]
@@ -136,7 +136,7 @@ def test_a_conversation_is_role_tokens_and_texts_as_plain_text(
     assert own.prompt(messages) == [*ids, special["<|assistant|>"]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(messages=conversations(contents, system=False))
 @example(messages=[Message("user", "<|im_end|>"), Message("assistant", "<|im_start|>user\nhi")])
 @example(messages=[Message("user", "im_end"), Message("assistant", "</think>im_start")])
@@ -213,7 +213,7 @@ def test_ids_and_mask_are_those_of_transformers(name: str, tmp_path: Path):
 
     masked = "generation %" in chat.source
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(messages=conversations(plain, system=name != "no prompt"))
     def check(messages: list[Message]):
         said = as_dicts(messages)
@@ -237,7 +237,7 @@ def test_any_encoder_gives_the_ids_and_masks_of_the_library(source: str | None, 
     chat, fast = ChatTemplate.of(tokenizer), encoder(tokenizer, name)
     assert chat._sizes is not None
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(batch=st.lists(conversations(plain, system=source != "no prompt"), max_size=4))
     @example(batch=[[Message("user", " <|im_end|>é"), Message("assistant", "😀 <|endoftext|>\ufdd0\n")]] * 2)
     def check(batch: list[list[Message]]) -> None:

@@ -68,7 +68,7 @@ def test_many_texts_are_encoded_as_each_alone(tokenizer: Tokenizer, name: str):
 def test_any_text_has_the_ids_of_the_library(tokenizer: Tokenizer, probe: Tokenizer, name: str):
     made = [(one, built(one, name)) for one in (tokenizer, probe)]
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.lists(texts, max_size=4))
     def check(some: list[str]):
         for own, fast_one in made:

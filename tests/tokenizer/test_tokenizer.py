@@ -31,7 +31,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return BPE(vocabulary=400, split=request.param).train(iter(TEXTS * 3))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=texts)
 def test_any_text_comes_back_exactly(tokenizer: Tokenizer, text: str):
     ids = tokenizer.encode(text)
@@ -41,7 +41,7 @@ def test_any_text_comes_back_exactly(tokenizer: Tokenizer, text: str):
     assert tokenizer.encode_batch([text, "b", text])[2].tolist() == ids
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(ids=st.lists(st.integers(0, 399)))
 def test_any_ids_decode_as_in_the_library(tokenizer: Tokenizer, ids: list[int]):
     reference = tokenizer._encoder

@@ -167,7 +167,7 @@ def test_what_is_not_gpt2_is_refused(tmp_path: Path):
 # --- other models' ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=texts | st.text(st.sampled_from("the fox▁\n é日")))
 def test_bytes_of_a_llama_vocabulary(llama: Tokenizer, text: str):
     ids = llama.encode(text)
@@ -178,7 +178,7 @@ def test_bytes_of_a_llama_vocabulary(llama: Tokenizer, text: str):
     assert encoder(llama, fastest(llama, TEXTS).name).encode([text])[0].tolist() == ids
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(ids=st.lists(st.integers(3, 274)))
 def test_ids_of_a_llama_vocabulary_decode_as_in_the_library(llama: Tokenizer, ids: list[int]):
     expected = tokenizers.Tokenizer.from_str(llama.content).decode(ids, skip_special_tokens=False)
@@ -281,7 +281,7 @@ def test_ids_fit_the_dtype_of_any_vocabulary():
     assert encoder(large).encode(["a"])[0].dtype == np.uint32
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(texts=st.lists(st.text(st.sampled_from("abc ")), max_size=8), distinct=st.integers(1, 20))
 def test_text_for_training_ends_where_its_distinct_words_outgrow_the_memory(texts: list[str], distinct: int):
     bounded = Bounded(texts, distinct)

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingot.errors import UserError
@@ -38,7 +38,6 @@ def test_numbers_that_json_lacks_become_null_and_lone_surrogates_survive(tmp_pat
 
 
 @given(cut=st.integers(0, 400), step=st.integers(0, 6))
-@settings(deadline=None)
 def test_after_a_kill_at_any_byte_the_file_equals_an_unbroken_one(tmp_path_factory, cut: int, step: int):
     folder = tmp_path_factory.mktemp("run")
     whole, broken = Tracker(folder / "whole"), Tracker(folder / "broken")

@@ -85,7 +85,7 @@ def test_a_limit_beyond_the_end_takes_all(small_units, lines: Path, tokenizer: T
     assert cut.report["train"] == full.report["train"] and not cut.report["sources"][0]["limited"]
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     seed=st.integers(0, 10**6),
     limit=st.sampled_from([{}, {"max_documents": 90}, {"max_bytes": 9_000}, {"target_tokens": 5_000}]),

@@ -14,7 +14,7 @@ from ingot.data.formats.lines import JsonLines
 from ingot.data.formats.table import Row
 from ingot.errors import UserError
 
-SETTINGS = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DAMAGED = [
     b'{"text": "good"}',
     b'{"text": ""}',

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ingot.data import formats
 from ingot.data.document import Document, Dropped
 
-SETTINGS = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # A carriage return alone ends a row for the module that writes, and for the one that reads.
 cells = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\r") | st.sampled_from(',;"\n'), max_size=9

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ingot.data import formats
 from ingot.data.document import Document, Dropped
 
-SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @SETTINGS

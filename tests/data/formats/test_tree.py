@@ -12,7 +12,7 @@ from ingot.data.document import Document, Dropped
 from ingot.data.formats.lines import JsonLines
 from ingot.data.formats.tree import JsonTree
 
-SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 texts = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=6)
 
 

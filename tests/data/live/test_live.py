@@ -126,7 +126,7 @@ def test_every_document_is_read_once_an_epoch_by_one_of_the_slots(small_units, p
     assert sum(state["dropped"]["not JSON"]["count"] for state in states if "not JSON" in state["dropped"]) == 4
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(1, 30), min_size=1, max_size=8), slot=st.integers(0, 2), layout=st.booleans())
 def test_a_slot_that_stands_anew_at_any_place_gives_the_same_blocks(small_units, plan_of, tmp_path, cuts, slot, layout):
     plan = plan_of(layout="best_fit" if layout else "slices")
