@@ -6,10 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from ingot.checkpoint.store import Checkpoints
 from ingot.recipe.recipe import Recipe
+from ingot.terminal import plain_console
 
 CHAT = "chat."  # begins an override of the second part's recipe
 SHARED = ("model", "runs=", "cache=")  # begin those that both parts take
@@ -23,20 +22,18 @@ def demo(overrides: Sequence[str] = ()) -> None:
     recipe, talking = recipes(overrides)  # before PyTorch is loaded, so that a mistake is told at once
     from ingot.train.run import train
 
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(
         "ingot raises a small language model from 235 years of State of the Union speeches: it learns its tokenizer, "
         f"trains for {recipe.train.duration}, and then learns to answer from chats between people, "
         f"for {talking.train.duration}.\nCtrl-C saves; the same command goes on.\n",
-        markup=False,
-        soft_wrap=not console.is_terminal,  # there, words are not cut
     )
     train(recipe)
-    console.print("\nNow it learns to talk.\n", markup=False)
+    console.print("\nNow it learns to talk.\n")
     train(_started(talking, recipe))
     for question, answer in answers(talking.folder):
-        console.print(f"\n> {question}\n{answer}", markup=False, soft_wrap=True)
-    console.print(f"\nThis is what minutes on one machine make. Talk with it: ingot chat {talking.name}", markup=False)
+        console.print(f"\n> {question}\n{answer}", soft_wrap=True)
+    console.print(f"\nThis is what minutes on one machine make. Talk with it: ingot chat {talking.name}")
 
 
 def recipes(overrides: Sequence[str]) -> tuple[Recipe, Recipe]:

@@ -1,4 +1,4 @@
-"""How a command ends early: by the one error that a user sees, or by Ctrl-C that was heard and answered."""
+"""How a command ends early: by the one error a user sees, with its mend, or by Ctrl-C that was heard and answered."""
 
 from __future__ import annotations
 

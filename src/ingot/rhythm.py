@@ -101,6 +101,7 @@ class Every:
 
 def in_words(seconds: float) -> str:
     """A time in the largest unit of which there are two, such as `83.2 seconds` or `5.1 minutes`."""
-    units = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
-    unit, scale = next(((unit, scale) for unit, scale in units if seconds >= 2 * scale), units[-1])
-    return f"{seconds:.3g} seconds" if unit == "seconds" else f"{seconds / scale:,.1f} {unit}"
+    for unit, scale in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * scale:
+            return f"{seconds / scale:,.1f} {unit}"
+    return f"{seconds:.3g} seconds"

@@ -41,8 +41,6 @@ def generate(
     if input is None and output is None:
         _write_continuations(_load(model, runs, quantize).generator, prompts or [""], sampling)
         return
-    with loading():
-        from ingot.batches.job import Job, results_of
     from ingot.batches.prompts import prompts_of, read_prompts
     from ingot.batches.results import continuous, form_of
 
@@ -51,7 +49,10 @@ def generate(
     if output:
         form_of(output)  # before the model is loaded: a wrong name is told at once
     entries = read_prompts(input) if input else prompts_of(prompts or [""])
-    made = Job(_load(model, runs, quantize), entries, sampling).run(output)
+    loaded = _load(model, runs, quantize)
+    from ingot.batches.job import Job, results_of
+
+    made = Job(loaded, entries, sampling).run(output)
     print(
         f"{len(made):,} texts in {output}" if output else continuous(results_of(entries, made)), end="\n" * bool(output)
     )
@@ -60,7 +61,8 @@ def generate(
 def _load(reference: str, runs: Path, quantize: Quantize) -> LanguageModel:
     from ingot.language_model import load
 
-    return load(reference, runs=runs, quantize=quantize)
+    with loading():
+        return load(reference, runs=runs, quantize=quantize)
 
 
 def _write_continuations(generator: Generator, prompts: Sequence[str], sampling: Sampling) -> None:

@@ -23,11 +23,13 @@ class _Loader(yaml.SafeLoader):
 
     def mapping(self, node: yaml.MappingNode) -> Iterator[dict[Any, Any]]:
         """As PyYAML makes it, but a key that stands twice is an error: one of its values would be lost."""
-        seen: set[Any] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
-            seen.add(key.value)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    what = f"{key.value!r} stands there twice"
+                    raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+                seen.add(key.value)
         yield from self.construct_yaml_map(node)
 
     def integer(self, node: yaml.ScalarNode) -> int:

@@ -79,4 +79,4 @@ def duration(seconds: float) -> tuple[str, str]:
 
 def lasting(seconds: float) -> str:
     """A time as a figure and its unit, such as `3.4 minutes`; a dash where there is none."""
-    return " ".join(duration(seconds)) if math.isfinite(seconds) else DASH
+    return in_words(seconds) if math.isfinite(seconds) else DASH

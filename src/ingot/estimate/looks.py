@@ -28,10 +28,9 @@ class Looks:
     def of(cls, recipe: Recipe, arch: Architecture, steps: int, held_out: float) -> Looks:
         """For a run of `steps` steps with so many `held_out` tokens."""
         measured = min(recipe.evaluation.max_tokens, held_out) * forward_flops(arch, (arch.context + 1) / 2)
+        between = measured / (MEASURING * step_flops(recipe, arch))
         return cls(
-            evaluation=Every.parse(recipe.evaluation.every).spaced(
-                steps, measured / (MEASURING * step_flops(recipe, arch))
-            ),
+            evaluation=Every.parse(recipe.evaluation.every).spaced(steps, between),
             samples=Every.parse(recipe.samples.every).spaced(steps, BETWEEN_SAMPLES),
             tasks=Every.parse(recipe.evaluation.tasks_every),
         )

@@ -27,10 +27,7 @@ TOKEN_BYTES = 4 * 8  # of a token on its way in: input, target and position, and
 # block is too small for the same tensor again; PyTorch's own for CUDA rounds to blocks and keeps them apart by size.
 GAPS = {"cpu": 0.3, "cuda": 0.05}
 LOSS_GAPS = {"cpu": 0.6, "cuda": 0.0}
-AMONG_GRADIENTS = {
-    "cpu": 0.5,
-    "cuda": 0.0,
-}  # more where a pass's gradients lie among the next one's blocks
+AMONG_GRADIENTS = {"cpu": 0.5, "cuda": 0.0}  # and so much more where a pass's gradients lie among the next one's
 
 
 @dataclass(frozen=True)

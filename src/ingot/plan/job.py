@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
-
 from ingot.estimate.devices import Device, find_device
 from ingot.estimate.text import vocabulary_of
 from ingot.plan.plan import Plan, make_plan
 from ingot.plan.show import show
 from ingot.recipe.recipe import Recipe
+from ingot.terminal import plain_console
 from ingot.train.past import past
 
 
@@ -20,8 +19,7 @@ def plan(recipe: Recipe, *, device: str = "", devices: int = 1, price: float | N
 
     `price` is that of an hour of one device, in any currency. Raises UserError.
     """
-    console = Console(highlight=False, markup=False)
-    console.soft_wrap = not console.is_terminal  # there, words are not cut
+    console = plain_console()
     here = None if device else at_hand(recipe, console.print)
     before = past(recipe, machine(), here.precision, devices) if here else None
     made = make_plan(recipe, here or find_device(device), devices, before)

@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from rich.console import Console
 
 from ingot.data.cache import TokenCache
 from ingot.data.prepare import prepare
@@ -28,6 +27,7 @@ from ingot.estimate.time import run_seconds, step_seconds
 from ingot.model.architecture import Architecture, parameter_counts
 from ingot.model.decoder import Decoder
 from ingot.recipe.recipe import Recipe
+from ingot.terminal import plain_console
 from ingot.tokenizer.tokenizer import Tokenizer
 from ingot.train.rows import Rows
 from ingot.train.timetable import Timetable
@@ -48,9 +48,7 @@ def dry_run(recipe: Recipe, *, longest: float = LONGEST) -> None:
     Nothing is left behind.
     """
     world = World.alone()
-    console = Console(highlight=False, markup=False, quiet=not is_first())
-    console.soft_wrap = not console.is_terminal  # there, words are not cut
-    say: Say = console.print
+    say: Say = plain_console(quiet=not is_first()).print
     vocabulary = vocabulary_of(recipe)
     trial = recipe.model.with_vocabulary(vocabulary)
     device = this_device(world.device, choose_precision(recipe.train.precision, trial, world, say))
